@@ -14,7 +14,7 @@ WORKERS ?= 3
 # Compiled tests are kept, also where containers forbid it: to compile them takes each worker 13 s of CPU.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 define CHECK_PYTHON
-$(PYTHON) -c 'import sys; sys.exit("imgpipe needs Python 3.11 or newer; run: make PYTHON=python3.12 <target>" if sys.version_info < (3, 11) else 0)' && { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); }
+$(PYTHON) -c 'import sys; sys.exit("imgpipe needs Python 3.11 or newer; run: make PYTHON=python3.12 <target>" if sys.version_info < (3, 11) else 0)' && { test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV); } && echo "installing packages in $(VENV), which takes a while" >&2
 endef
 
 $(STAMP): pyproject.toml $(LOCK)

@@ -11,11 +11,12 @@ Every promise of the command line holds here too: the same call again yields wha
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from pipeline.engine.events import AttemptEnded as AttemptEnded
 from pipeline.engine.events import AttemptStarted as AttemptStarted
@@ -40,8 +41,11 @@ if TYPE_CHECKING:
     from pipeline.view.plan import PlanBill
 
 
+MANIFEST: Final = "manifest.yaml"  # beside the images
 ROWS: Final = "rows.jsonl"
 KEY: Final = "_id"  # of rows that name none
+NAME: Final = "generate"  # of the manifest
+MISSING: Final = frozenset({"nan", "NaT", "<NA>"})
 Listen = Callable[[Event], None]
 
 
@@ -180,16 +184,15 @@ async def generate(
     Raises InputError that names the argument when something is wrong with one, RunFailed after the last image when some
     are missing. Leaving the loop early saves what has arrived; requests in flight become unknown.
     """
-    from pipeline.app import context
-    from pipeline.app import run as app_run
+    from pipeline.app import context, run
 
     given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
-    job, items = _job_of(given, prompt, key)
-    manifest = _write_manifest(Path(output_dir), job, provider, defaults)
+    manifest = _write_manifest(Path(output_dir), _job_of(given, prompt, key), provider, defaults)
+    items: dict[str, str] = {}
     with _naming_arguments(manifest):
         setup = context.prepare(manifest, context.Flags(budget_microusd=round(budget_usd * 1_000_000)))
-        items = items or _prompts_of(setup)
-    for present in _present(setup, items):
+        there = list(_present(setup, items))
+    for present in there:
         yield present
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
 
@@ -197,14 +200,14 @@ async def generate(
         if isinstance(event, TaskEnded) and event.artifact is not None:
             arrivals.put_nowait(_of(setup, items, event.task_id, event.artifact, cost_usd=event.cost_usd))
 
-    # not born in a TaskGroup, because a generator cannot hold one open while the caller has the image; it is awaited
-    # below in every case, also when the caller leaves the loop
-    running = asyncio.create_task(app_run.run(setup, watch=_display(arrived), is_main=False), name="generate")
+    # in no TaskGroup, which a generator cannot hold open while the caller has the image; awaited below in every case
+    running = asyncio.create_task(run.run(setup, watch=_display(arrived), is_main=False), name="generate")
     running.add_done_callback(lambda _: arrivals.put_nowait(None))
     try:
         while (image := await arrivals.get()) is not None:
             yield image
-        summary = await running
+        with _naming_arguments(manifest):
+            summary = await running
     finally:
         running.cancel()
         await asyncio.wait({running})
@@ -219,8 +222,8 @@ def _id(prompt: str) -> str:
 
 def _job_of(
     prompts: "Iterable[str] | Mapping[str, str] | Iterable[Mapping[str, object]]", prompt: str | None, key: str | None
-) -> tuple[dict[str, object], dict[str, str]]:
-    """Return the job, and the prompts by id where they are known already. A prompt is data, not a template."""
+) -> dict[str, object]:
+    """Return the job. A prompt is data, not a template."""
     if isinstance(prompts, str):
         raise InputError("generate(): prompts is one text", instead='write a list: ["a red mug"]')
     given = list(prompts.items()) if isinstance(prompts, Mapping) else list(prompts)
@@ -228,18 +231,22 @@ def _job_of(
     if rows and len(rows) == len(given):
         if prompt is None:
             raise InputError("generate(): rows need a prompt", instead='such as prompt="A {{ row.colour }} mug"')
-        return {"prompt": prompt, **_rows_of(rows, key)}, {}
+        return {"prompt": prompt, **_rows_of(rows, key)}
     if prompt is not None or key is not None:
         raise InputError("generate(): prompt and key go with rows", instead="give a list of mappings")
-    texts = [each if isinstance(each, tuple) else (_id(str(each)), str(each)) for each in given]
-    items = {str(name): str(text) for name, text in texts}
+    items: dict[str, str] = {}
+    for number, each in enumerate(given):
+        name, text = each if isinstance(each, tuple) else (number, each)
+        if not isinstance(text, str):  # None and NaN of a table would be bought as words
+            raise InputError(f"generate(): prompt {name!r} is {text!r}, which is no text")
+        items[str(name) if isinstance(each, tuple) else _id(text)] = text
     quoted = {name: {"prompt": f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"} for name, text in items.items()}
-    return {"items": quoted}, items
+    return {"items": quoted}
 
 
 def _rows_of(rows: "Sequence[Mapping[str, object]]", key: str | None) -> dict[str, object]:
     """Return rows as a table beside the manifest; without a key a row's id is a digest of what it says."""
-    lines = [{str(name): value for name, value in row.items()} for row in rows]
+    lines = [{str(name): value for name, value in row.items() if not _is_missing(value)} for row in rows]
     if key is None:
         lines = [{**line, KEY: _id(json.dumps(line, sort_keys=True, default=str))} for line in lines]
     elif lacking := [number for number, line in enumerate(lines) if key not in line]:
@@ -247,14 +254,9 @@ def _rows_of(rows: "Sequence[Mapping[str, object]]", key: str | None) -> dict[st
     return {"each": {"jsonl": ROWS, "key": key or KEY}, ROWS: lines}
 
 
-def _prompts_of(setup: "Setup") -> dict[str, str]:
-    from pipeline.manifest.expand import Expansion
-    from pipeline.manifest.sources import read_digest
-
-    return {
-        task.id.partition("/")[2].partition("@")[0]: task.prompt
-        for task in Expansion(setup.manifest, digests=read_digest)
-    }
+def _is_missing(value: object) -> bool:
+    """Tell the empty cell of a pandas table: the row lacks that field."""
+    return not isinstance(value, str) and str(value) in MISSING
 
 
 @contextmanager
@@ -281,30 +283,52 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
         what = "generate() keeps its manifest beside the images, so it writes to a folder"
         raise InputError(what, instead="write a manifest: its output_dir may be a bucket")
     output_dir.mkdir(parents=True, exist_ok=True)
-    path = output_dir / "manifest.yaml"
+    path = output_dir / MANIFEST
+    _check_ours(output_dir)
     rows = job.pop(ROWS, None)
     if isinstance(rows, list):
         text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         (output_dir / ROWS).write_text(text, encoding="utf-8")
     document = {
         "version": 1,
-        "name": "generate",
+        "name": NAME,
         "provider": {"kind": provider},
         "output_dir": ".",
         "defaults": {"output": "{{ id }}", **defaults},
         "jobs": {"images": job},
     }
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=_absolute), encoding="utf-8")
     return path
 
 
-def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
-    """Yield the images that are there and are what is asked for."""
+def _absolute(value: object) -> str:
+    """Return a Path of the caller's as text: it is relative to the working directory, a text to the manifest."""
+    return os.path.abspath(os.fspath(cast("os.PathLike[str]", value)))  # noqa: PTH100 - resolves no links
+
+
+def _check_ours(output_dir: Path) -> None:
+    """Raise InputError where the files that a call writes would replace a person's."""
+    path = output_dir / MANIFEST
+    try:
+        if json.loads(path.read_text(encoding="utf-8"))["name"] == NAME:
+            return
+    except FileNotFoundError:
+        path = output_dir / ROWS
+        if not path.exists():
+            return
+    except (ValueError, TypeError, KeyError):  # no JSON, or another document
+        pass
+    raise InputError(f"generate() would replace {path}", instead="name another output_dir")
+
+
+def _present(setup: "Setup", items: dict[str, str]) -> Iterator[Generated]:
+    """Yield what is there already; `items` gets every prompt by its id."""
     from pipeline.app.planning import plan_rows, reading
     from pipeline.model import Edit
 
     with reading(setup) as reader:
         for row in plan_rows(setup, reader):
+            items[row.task.row] = row.task.prompt
             verdict, artifact = row.verdict, None if row.known is None else row.known.artifact
             is_due = verdict.state != "done" or verdict.reason is not None
             if artifact is None or is_due or verdict.is_missing or verdict.edit is Edit.ABSENT:
@@ -316,7 +340,7 @@ def _of(setup: "Setup", items: Mapping[str, str], task_id: str, artifact: "Artif
     row = task_id.partition("/")[2]
     return Generated(
         id=row,
-        prompt=items.get(row.partition("@")[0], ""),
+        prompt=items.get(row) or items.get(row.rpartition("@")[0], ""),  # behind the @ is the variant
         path=Path(setup.manifest.location_of(artifact)),
         width=artifact.width,
         height=artifact.height,

@@ -43,7 +43,10 @@ KEYS: Final = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
-_CODE: Final = re.compile(r"<Code>([A-Za-z]{3,60})</Code>")
+_PROFILES: Final = {"s3": ' (profiles are not read; run: eval "$(aws configure export-credentials --format env)")'}
+_VARIABLES: Final = {"s3": ("AWS_",), "az": ("AZURE_",)}
+_VARIABLE_WORDS: Final = ("KEY", "TOKEN", "REGION", "ENDPOINT", "ACCOUNT")
+_CODE: Final = re.compile(r"<Code>([A-Za-z0-9]{3,60})</Code>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _NO_CREDENTIALS: Final = ("169.254.", "metadata.google.internal", "credentials")
 _MEANING: Final = {
@@ -58,7 +61,7 @@ _MEANING: Final = {
     "PermanentRedirect": "the bucket lies in another region; set AWS_REGION",
     "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION",
     "SlowDown": "it asks for fewer requests (SlowDown)",
-    "NotImplemented": "this service does not implement put-if-absent (If-None-Match: *) or SHA-256 checksums",
+    "NotImplemented": "this service does not implement put-if-absent (If-None-Match: *)",
 }
 _ELSEWHERE: Final = "use another service, or a folder as output_dir"
 _TRANSIENT: Final = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
@@ -300,7 +303,7 @@ class Bucket:
         what, is_permanent = _meaning(error, text), True
         code, status = _first(_CODE, text), _first(_STATUS, text)
         if what is None and any(sign in text for sign in _NO_CREDENTIALS):
-            what = f"no credentials were found; set {KEYS[self.url.scheme]}"
+            what = f"no credentials were found; set {KEYS[self.url.scheme]}{_PROFILES.get(self.url.scheme, '')}"
         elif what is None:
             what, is_permanent = "it cannot be reached, or the connection broke", False
         is_permanent &= code not in _TRANSIENT and (code in _MEANING or not status.startswith(_TRANSIENT_STATUS))
@@ -323,7 +326,7 @@ def _meaning(error: Exception, text: str) -> str | None:
         return _MEANING[code]
     is_denied = isinstance(error, answers.PermissionDeniedError | answers.UnauthenticatedError)
     if is_denied or status in ("401", "403"):
-        return "access is denied"
+        return "access is denied" + (f" ({code})" if code else "")
     if isinstance(error, answers.InvalidPathError):
         return "an object below it has a name that cannot be read (such as a//b); rename it"
     if isinstance(error, FileNotFoundError) or status == "404":
@@ -356,12 +359,14 @@ def open_bucket(url: BucketUrl, environ: Mapping[str, str] = os.environ) -> Buck
         from obstore.store import from_url
     except ImportError:
         raise InputError(f"{url}: buckets need an extra; install it: pip install 'imgpipe[bucket]'") from None
+    _check_variables(url.scheme, environ)
     client = {"allow_http": _allows_http(url, environ), "connect_timeout": f"{CONNECT_S}s", "timeout": f"{REQUEST_S}s"}
     retry = {"max_retries": 3, "retry_timeout": timedelta(seconds=RETRY_S)}
     options: dict[str, Any] = {"client_options": client, "retry_config": retry}
     if url.scheme == "s3":
-        # the service compares the SHA-256 of what it received; deleting many at once is not offered by all look-alikes
-        options |= {"conditional_put": "etag", "checksum_algorithm": "SHA256", "disable_bulk_delete": True}
+        # No checksum header, which some look-alikes refuse: the signature has the SHA-256 of the bytes, and the service
+        # compares. Deleting many at once is not offered by all of them either.
+        options |= {"conditional_put": "etag", "disable_bulk_delete": True}
     try:
         return Bucket(url, cast("ObjectStore", from_url(f"{url.scheme}://{url.bucket}/{quote(url.prefix)}", **options)))
     except Exception:  # the library's, of any kind; the reason may hold a credential
@@ -369,14 +374,22 @@ def open_bucket(url: BucketUrl, environ: Mapping[str, str] = os.environ) -> Buck
         raise InputError(f"{what}; set {KEYS[url.scheme]}") from None
 
 
+def _check_variables(scheme: str, environ: Mapping[str, str]) -> None:
+    """Refuse a key or an address with white space around it, as files of secrets bring it. Raises InputError."""
+    for name, value in environ.items():
+        is_read = name.startswith(_VARIABLES.get(scheme, ())) and any(word in name for word in _VARIABLE_WORDS)
+        if is_read and value != value.strip():
+            raise InputError(f"{name} begins or ends with a space or a line break; set it without")
+
+
 def _allows_http(url: BucketUrl, environ: Mapping[str, str]) -> bool:
     """Say whether the endpoint of the environment is this machine, without TLS. Raises InputError for another one."""
     for name in ENDPOINTS.get(url.scheme, ()):
         address = urlsplit(environ.get(name, ""))
-        if address.scheme == "http":
-            if _is_loopback(address.hostname or ""):
-                return True
-            raise InputError(f"{name} must be https://; http:// is for this machine alone")
+        if address.scheme == "http" and _is_loopback(address.hostname or ""):
+            return True
+        if environ.get(name) and (address.scheme != "https" or not address.hostname):
+            raise InputError(f"{name} must begin with https:// and a host; http:// is for this machine alone")
     return False
 
 

@@ -12,6 +12,7 @@ ImgpipeError
 Anything else that escapes is a bug and keeps its traceback: exit 1.
 """
 
+import copyreg
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -80,15 +81,21 @@ class ImgpipeError(Exception):
 
     exit_code: Exit = Exit.BUG
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be the same error in another process (a pool, a task queue), whatever its constructor asks for."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
 
 class InputError(ImgpipeError):
     """Something a person wrote is wrong; every problem found is listed, nothing was sent."""
 
     exit_code = Exit.USAGE
 
-    def __init__(self, *problems: Problem | str, instead: str = "") -> None:
-        """`instead`: what to write, of a problem that is a text."""
-        self.problems = tuple(p if isinstance(p, Problem) else Problem(what=p, instead=instead) for p in problems)
+    def __init__(self, *problems: Problem | str, instead: str = "", file: object = "") -> None:
+        """`instead` and `file`: what to write, and where, of a problem that is a text."""
+        self.problems = tuple(
+            p if isinstance(p, Problem) else Problem(what=p, instead=instead, file=str(file)) for p in problems
+        )
         super().__init__("\n".join(str(p) for p in self.problems))
 
 

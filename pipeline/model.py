@@ -162,7 +162,7 @@ class Fault(StrEnum):
     THROTTLED = "throttled"  # 429, 503 with RESOURCE_EXHAUSTED
     QUOTA = "quota"  # 429 per day, or a delay over 5 minutes
     MODEL_MISSING = "model_missing"  # 503 model_not_found
-    OUTAGE = "outage"  # 500, 502, 503, 520-523, 529
+    OUTAGE = "outage"  # 500, 502, 503, 520-523, 525, 526, 529, 530
     REFUSED = "refused"  # blocked: 200 with a safety reason, or an error of any status that says so
     NO_IMAGE = "no_image"  # 200 without an image
     BROKEN = "broken"  # 200 that does not parse, bad Base64, an image that is not whole

@@ -199,4 +199,6 @@ def plain_names(names: Collection[str]) -> str:
     """List names for a message; those that are no plain words are counted only."""
     shown = [name for name in islice(names, _SHOWN) if is_plain(name)]
     hidden = len(names) - len(shown)
-    return ", ".join(shown + [f"{hidden:,} more"] * bool(shown and hidden)) or (f"{hidden:,}" if hidden else "none")
+    return ", ".join(shown + [f"{hidden:,} more"] * bool(shown and hidden)) or (
+        f"{hidden:,} that are no plain words" if hidden else "none"
+    )

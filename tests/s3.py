@@ -182,6 +182,10 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
                     f"<CopyObjectResult><ETag>{_etag(s3.objects[key][0])}</ETag></CopyObjectResult>".encode(),
                     {},
                 )
+            if any("checksum" in name.lower() for name in self.headers):  # Backblaze and others
+                return 400, b"<Error><Code>InvalidArgument</Code></Error>", {}
+            if self.headers.get("x-amz-content-sha256") != hashlib.sha256(body).hexdigest():
+                return 400, b"<Error><Code>XAmzContentSHA256Mismatch</Code></Error>", {}
             if self.headers.get("If-None-Match") and key in s3.objects and not s3.ignores_conditions:
                 return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
             wanted = self.headers.get("If-Match")

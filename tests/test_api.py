@@ -1,6 +1,8 @@
 """The Python API: prompts in, images as they arrive."""
 
 import ast
+import math
+import pickle
 import re
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from pipeline.engine.events import Event, TaskEnded
 from pipeline.errors import Exit, InputError
 from pipeline.simulator import profile
 
-PROMPTS = {"red": "A red mug", "blue": "A blue mug", "odd": 'A mug, {{ x }} {% endraw %} "\\n" 😀'}
+PROMPTS = {"red": "A red mug", "blue@home": "A blue mug", "odd": 'A mug, {{ x }} {% endraw %} "\\n" 😀'}
 
 
 @pytest.fixture(autouse=True)
@@ -140,8 +142,13 @@ async def test_prompts_may_come_from_an_async_iterable(tmp_path: Path) -> None:
         (ROWS, {"prompt": "A mug", "key": "id"}, "row 0 has no 'id'"),
         (ROWS, {"prompt": "A {{ row.color }} mug"}, "color"),
         ("a mug", {}, "prompts is one text"),
+        (["a", math.nan], {}, "prompt 1 is nan"),
+        ({"red": None}, {}, "prompt 'red' is None"),
+        ([{"colour": "red"}, {"colour": math.nan}], {"prompt": "A {{ row.colour }} mug"}, "row has no 'colour'"),
+        (["a", ""], {}, "the prompt is empty"),
+        ({"../a": "a"}, {}, "leaves the output directory"),
     ],
-    ids=["option", "prompt", "key", "field", "text"],
+    ids=["option", "prompt", "key", "field", "text", "number", "none", "cell", "empty", "name"],
 )
 async def test_an_error_names_the_argument(
     tmp_path: Path, prompts: object, options: dict[str, object], said: str
@@ -151,6 +158,32 @@ async def test_an_error_names_the_argument(
             pass
     assert said in str(error.value)
     assert "manifest.yaml" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.yaml", "rows.jsonl"])
+async def test_a_persons_own_file_is_never_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version: 1\n")
+    images = generate(ROWS, prompt="A {{ row.colour }} mug", output_dir=tmp_path, budget_usd=1.0, provider="simulator")
+    with pytest.raises(InputError, match=f"would replace .*{name}; name another output_dir"):
+        await anext(images)
+    assert (tmp_path / name).read_text() == "version: 1\n"
+
+
+async def test_an_image_may_be_a_path_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = [
+        image async for image in generate(["a"], output_dir=tmp_path / "a", budget_usd=1.0, provider="simulator")
+    ]
+    monkeypatch.chdir(first.path.parent)
+    given, out = [Path(first.path.name)], tmp_path / "b"
+    images = generate(["a"], images=given, output_dir=out, budget_usd=1.0, provider="simulator")
+    assert len([image async for image in images]) == 1
+
+
+async def test_a_failed_run_is_the_same_error_in_another_process(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed) as caught:
+        await collect({"red": "A red mug"}, tmp_path, budget_usd=0.0)
+    other = pickle.loads(pickle.dumps(caught.value))
+    assert (str(other), other.exit_code, other.summary) == (str(caught.value), Exit.BUDGET, caught.value.summary)
 
 
 async def test_a_manifest_runs_as_its_flags_say(tmp_path: Path) -> None:

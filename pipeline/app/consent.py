@@ -12,12 +12,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.app.context import Setup
+from pipeline.app.orphans import behind
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import ImgpipeError, InputError, TryLater
-from pipeline.model import Task, TaskState
+from pipeline.model import TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.catalogue import PriceList
-from pipeline.settings import Span, day_of, month_of, zone_of
+from pipeline.settings import day_of, month_of, zone_of
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rows import Hold
 from pipeline.text import count, moment, money, usd
@@ -34,35 +35,15 @@ def prices_of(setup: Setup, reader: LedgerReader) -> PriceList:
     return PriceList(setup.catalogue, reader.dearest(since=datetime.now(UTC) - REMEMBERED))
 
 
-def list_price(setup: Setup) -> Callable[[Task], int | None]:
-    """Return the list price of a task's image, as a function: what an image without a recorded purchase counts."""
-    prices = PriceList(setup.catalogue)
-
-    def price(task: Task) -> int | None:
-        quote = prices.quote(task)
-        return None if quote is None else quote.least
-
-    return price
-
-
 def wallet_of(setup: Setup, reader: LedgerReader) -> Wallet:
     """Return what may be spent now: the budgets, less what this day and this month have seen."""
     return Wallet(setup.limits.budget, tz=setup.limits.tz, spent=reader.spend)
 
 
-def doubts(setup: Setup, reader: LedgerReader) -> list[str]:
-    """Say, in one text at most, why more of this month's money may be gone than counts now."""
-    found = "; ".join(_doubts(setup, reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month"))
-    return [found] if found else []
-
-
-def doubt_of_today(setup: Setup, reader: LedgerReader) -> Iterator[str]:
-    """Return the same of today, which a quiet run repeats until a day without it."""
-    return _doubts(setup, reader, day_of(datetime.now(UTC), zone_of(setup.limits.tz)), "today")
-
-
-def _doubts(setup: Setup, reader: LedgerReader, span: Span, name: str) -> Iterator[str]:
-    found = reader.doubt(span.start)
+def doubts(setup: Setup, reader: LedgerReader, *, is_today: bool = False) -> Iterator[str]:
+    """Say why more of this month's money may be gone than counts now; `is_today`: of today's, for a quiet run."""
+    span, name = (day_of, "today") if is_today else (month_of, "this month")
+    found = reader.doubt(span(datetime.now(UTC), zone_of(setup.limits.tz)).start)
     if found is not None:
         at, why = found
         yield (
@@ -90,24 +71,33 @@ def begun_beside(reader: LedgerReader, plan: Plan) -> str | None:
 
 
 def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:
-    """Return the most a run may cost: every task asked as often as `retry.attempts` and its checks allow."""
-    if plan.most_microusd is None:
+    """Return the most a run may cost: every task asked as often as `retry.attempts` and its checks allow.
+
+    Where other jobs follow, only what is left of the budgets is known. None: nothing bounds it.
+    """
+    if plan.most.known_price is None or jobs_behind(setup, plan):
         return left_microusd
-    most = (plan.most_microusd + plan.redos.price_microusd) * setup.manifest.retry.attempts
+    most = (plan.most.known_price + plan.redos.price_microusd) * setup.manifest.retry.attempts
     return most if left_microusd is None else min(most, left_microusd)
+
+
+def jobs_behind(setup: Setup, plan: Plan) -> tuple[str, ...]:
+    """Return the jobs whose rows follow from images that `plan` would make first, and which it does not count."""
+    return tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due}))
 
 
 def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None) -> Setup:
     """Return `setup` if its cost is agreed to; raise InputError with the remedy if not.
 
     Nobody agreed to anything below the threshold either: without a yes or a budget the threshold itself is the
-    run's ceiling, so that repeats cannot carry a small run over it.
+    run's ceiling, so that repeats cannot carry a small run over it. A yes to a plan that other jobs follow from is one
+    to every repeat of that plan: what follows was not in the question, and asks again when that is spent.
     """
     limits, budget = setup.limits, setup.limits.budget
     is_bounded = any(ceiling is not None for ceiling in (budget.run, budget.day, budget.month))
     if setup.is_play_money or setup.flags.is_yes or is_bounded or not plan.due:
         return setup
-    price = plan.most_microusd
+    price = plan.most.known_price
     expected = plan.due * DEAREST_MICROUSD if price is None else price
     if expected > CONSENT_MICROUSD:
         question = _question(plan)
@@ -115,16 +105,18 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
             raise InputError(f"{question}; confirm with --yes, or set a budget with --budget USD or limits.budget")
         if not confirm(f"{question}. Go on?"):
             raise InputError("not confirmed; nothing was sent")
-        return setup
+        if not jobs_behind(setup, plan):
+            return setup
     if price is None:
         return setup
-    return replace(setup, limits=replace(limits, budget=replace(budget, run=CONSENT_MICROUSD)))
+    ceiling = CONSENT_MICROUSD if price <= CONSENT_MICROUSD else price * setup.manifest.retry.attempts
+    return replace(setup, limits=replace(limits, budget=replace(budget, run=ceiling)))
 
 
 def _question(plan: Plan) -> str:
-    if plan.least_microusd is None or plan.most_microusd is None:
+    if plan.least.known_price is None or plan.most.known_price is None:
         return f"{plan.due:,} images of a model whose price is not known"
-    least, most = usd(plan.least_microusd), usd(plan.most_microusd)
+    least, most = usd(plan.least.known_price), usd(plan.most.known_price)
     price = f"${least:,.2f}" if f"{least:,.2f}" == f"{most:,.2f}" else f"${least:,.2f} to ${most:,.2f}"
     return f"{plan.due:,} images for {price} or more"
 

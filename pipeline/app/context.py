@@ -9,9 +9,11 @@ import os
 import shlex
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
@@ -20,7 +22,7 @@ from pipeline.model import Task
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, known_keys
+from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, known_keys, other_key
 from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings
 
 
@@ -46,6 +48,17 @@ def of_host(provider: ProviderSettings) -> str | None:
         return None
     names = (provider.api_key_env,) if provider.api_key_env else KEY_NAMES[provider.kind]
     return f"the key in {' or '.join(names)} goes to {host}, which is not {own}"
+
+
+SHORT_NAME_BYTES: Final = 100  # taken by every file system
+SPARE_NAME_BYTES: Final = 20  # for suffix, sidecar (.jpeg.xmp), and the number in front of a superseded image
+
+
+def name_max(folder: Path) -> int:
+    """Return how long the name of a file in a folder, made or not, may be; 255 where the system does not say."""
+    with suppress(OSError, ValueError):
+        return os.pathconf(next(parent for parent in (folder, *folder.parents) if parent.exists()), "PC_NAME_MAX")
+    return 255
 
 
 def folder_exposure(folder: Path) -> str | None:
@@ -130,22 +143,33 @@ class Setup:
         return Path(self.flags.profile) if self.flags.profile else self.provider.profile
 
     def problem(self, task: Task) -> str | None:
-        """Say why a known model cannot do what the task asks."""
-        wrong = self.catalogue.unfit(task)
+        """Say why a known model cannot do what the task asks, or no file can have the name of its image."""
+        wrong = self.catalogue.unfit(task) or self._too_long(task.name)
         return wrong and f"{task.id}: {wrong}"
 
-    def key(self, environ: Mapping[str, str] = os.environ) -> str:
+    def _too_long(self, name: str) -> str | None:
+        """Say that a file system takes shorter names than ours may be: an encrypted folder (eCryptfs), 143 bytes."""
+        output_dir, longest = self.manifest.output_dir, max(len(part.encode()) for part in name.split("/"))
+        if longest <= SHORT_NAME_BYTES or not isinstance(output_dir, Path):
+            return None
+        most = min(map(name_max, (output_dir, self.manifest.state_dir))) - SPARE_NAME_BYTES
+        if longest <= most:
+            return None
+        return f"the output name has a part of {longest} bytes, this file system takes {most}; write a shorter `output`"
+
+    def key(self) -> str:
         """Find the key; the embedded simulator takes any."""
         if self.is_play_money and self.provider.base_url is None:
             return "simulator"
-        return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
+        return find_key(self.provider, environ=os.environ, dotenv_dir=self.manifest.path.parent)
 
     def warnings(self, models: Iterable[str]) -> list[str]:
-        """Say which models are retired or about to be, and, for real money, what others here can reach."""
+        """Say which models are retired or soon will be; for real money also which key is used, and who can reach it."""
         manifest, exposures = self.manifest, list[str | None]()
         if not self.is_play_money:
             folder = manifest.output_dir if isinstance(manifest.output_dir, Path) else manifest.state_dir
             exposures = [of_host(self.provider), key_exposure(manifest.path.parent), folder_exposure(folder)]
+            exposures.append(other_key(self.provider, environ=os.environ, dotenv_dir=manifest.path.parent))
         return [*self.retired(models), *(text for text in exposures if text is not None)]
 
     @property
@@ -165,11 +189,7 @@ class Setup:
 def prepare(path: Path, flags: Flags) -> Setup:
     """Load a manifest and lay the flags over it."""
     manifest = load(
-        path,
-        variables=flags.variables,
-        allow_env=flags.allow_env,
-        simulate=flags.simulate,
-        check=_reachable,
+        path, variables=flags.variables, allow_env=flags.allow_env, simulate=flags.simulate, check=_reachable
     )
     manifest = replace(manifest, secrets=known_keys(environ=os.environ, dotenv_dir=path.parent))
     if unknown := flags.selection.unknown_jobs(manifest.jobs):

@@ -7,7 +7,7 @@ same command continues a delivery that broke off: files with the bytes of the re
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -16,23 +16,25 @@ import msgspec
 
 from pipeline.app.context import Setup
 from pipeline.app.export import read_lines, read_whole, write_lines
-from pipeline.app.planning import PRESENT, done_images, reading
+from pipeline.app.planning import PRESENT, file_view, reading, selected_rows
 from pipeline.app.redo import marks_of
 from pipeline.buckets import Locations
-from pipeline.errors import Exit, InputError, Problem, StorageError
+from pipeline.errors import Exit, InputError, StorageError
 from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.metadata import is_signed
 from pipeline.manifest.outputs import DeliveryRecipe
-from pipeline.model import Artifact, BucketUrl, Edit
+from pipeline.model import Artifact, BucketUrl, Edit, Mark, TaskState
+from pipeline.plan.decide import FileView
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.selection import Selection
+from pipeline.store.files import FileComparison
 from pipeline.store.mirror import Mirror, open_mirror
 from pipeline.text import did_you_mean, name_key
 
 RECEIPT: Final = "deliver.jsonl"
 SIGNATURE_LOST: Final = "its signature (C2PA) is lost: the recipe converts the image"
-ADDED, REPLACED, UNCHANGED, LEFT = "added", "replaced", "unchanged", "left"
+ADDED, REPLACED, UNCHANGED, WITHDRAWN, LEFT = "added", "replaced", "unchanged", "withdrawn", "left"
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,8 +71,8 @@ def deliver(setup: Setup, names: Sequence[str]) -> list[Delivered]:
     """Bring the places of the named recipes up to date (none named: of all). Raises InputError, StorageError."""
     recipes = setup.manifest.deliveries
     if not recipes:
-        what = "the manifest has no `deliver:`"
-        raise InputError(Problem(file=str(setup.manifest.path), what=what, instead="write one, or use --picked DIR"))
+        instead = "write one, or use --picked DIR"
+        raise InputError("the manifest has no `deliver:`", instead=instead, file=setup.manifest.path)
     for name in names:
         if name not in recipes:
             advice = did_you_mean(name, recipes, f"its recipes: {', '.join(recipes)}")
@@ -84,7 +86,6 @@ class _Target:
 
     setup: Setup
     recipe: DeliveryRecipe
-    place: Path | BucketUrl
     mirror: Mirror
     former: dict[str, Receipt]
 
@@ -94,11 +95,11 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
     delivered = Delivered(recipe=recipe.name, place=place)
     try:
         mirror = open_mirror(place)
-        former = _receipts(mirror, place)
-        target = _Target(setup=setup, recipe=recipe, place=place, mirror=mirror, former=former)
-        delivered.receipts += _placed(target)
-        present = {receipt.file for receipt in delivered.receipts}
-        gone = [receipt for file, receipt in former.items() if file not in present]
+        known = read_lines(f"{place}/{RECEIPT}", mirror.read(RECEIPT) or b"", Receipt, "deliveries")
+        former = {each.file: each for each in known if each.sha256 and each.happened != WITHDRAWN}
+        delivered.receipts += _placed(_Target(setup=setup, recipe=recipe, mirror=mirror, former=former))
+        present = {name_key(receipt.file): receipt.file for receipt in delivered.receipts}
+        gone = [each for file, each in former.items() if not mirror.is_one(file, present.get(name_key(file)))]
         delivered.receipts += [_withdraw(mirror, receipt) for receipt in gone]
         write_lines(mirror, RECEIPT, delivered.receipts)
     except OSError as error:
@@ -111,36 +112,67 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
 def _placed(target: _Target) -> Iterator[Receipt]:
     """Write the chosen images; of two tasks with the same file name the first one has it."""
     setup, recipe = target.setup, target.recipe
+    former = {receipt.task: receipt for receipt in target.former.values()}
     seen: dict[str, str] = {}
-    for row, artifact in _chosen(setup, recipe):
-        context = setup.manifest.context_of(row.task)
-        name = recipe.file_name(context, task_id=row.task.id, image_name=row.task.name)
-        other = seen.setdefault(name_key(name), row.task.id)
-        if other == row.task.id:
-            yield _place(target, row, artifact, name)
+    for row, why_not in _chosen(setup, recipe, former):
+        task, before = row.task, former.get(row.task.id)
+        if why_not and before is not None:
+            if seen.setdefault(name_key(str(Path(before.file).with_suffix(""))), task.id) == task.id:
+                yield _left(before, before, why_not)
+            continue
+        assert row.known is not None
+        assert row.known.artifact is not None
+        name = recipe.file_name(setup.manifest.context_of(task), task_id=task.id, image_name=task.name)
+        other = seen.setdefault(name_key(name), task.id)
+        file = name + (recipe.suffix or Path(row.known.artifact.path).suffix)
+        if other != task.id or why_not:
+            yield Receipt(file=file, task=task.id, happened=LEFT, reason=why_not or f"{other} has the same name")
         else:
-            yield Receipt(file=name, task=row.task.id, happened=LEFT, reason=f"{other} has the same name")
+            yield _place(target, row, row.known.artifact, file)
 
 
-def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[tuple[PlanRow, Artifact]]:
-    """Yield the tasks whose images are meant, and the images: done, whole, and picked where the recipe says so."""
-    marks = marks_of(setup.manifest)
-    chosen = replace(setup, flags=replace(setup.flags, selection=Selection(select=recipe.select, marks=marks)))
+def _chosen(setup: Setup, recipe: DeliveryRecipe, former: Mapping[str, Receipt]) -> Iterator[tuple[PlanRow, str]]:
+    """Yield the tasks whose images are meant, and why one cannot be delivered now (empty: it can).
+
+    What was delivered before (`former`, by task) is withdrawn where a person decided so: the task is not in the
+    manifest or not selected, its image was unpicked, or is accepted as absent. It stays where nothing says so: the
+    ledger or the marks are on another machine, an image is lost, was edited or replaced.
+    """
+    marks, from_picked = marks_of(setup.manifest), recipe.keys.source == "picked"
+    selection = Selection(select=recipe.keys.select or (), marks=marks)
+    chosen = replace(setup, flags=replace(setup.flags, selection=selection))
     with reading(setup) as reader:
-        for row, artifact, found in done_images(chosen, reader):
-            mark, edit = marks.get(row.task.id), None if row.known is None else row.known.edit
-            is_picked = mark is not None and mark.kind == "picked" and mark.is_of(artifact)
-            if (edit is Edit.EDITED or found in PRESENT) and (is_picked or not recipe.is_picked):
-                yield row, artifact
+        files = file_view(setup.manifest.output_dir, reader)
+        for row in selected_rows(chosen, reader, files=files):
+            mark, has_image = marks.get(row.task.id), row.known is not None and row.known.artifact is not None
+            is_unpicked = from_picked and mark is not None and mark.kind != "picked"
+            if row.verdict.edit is Edit.ABSENT or is_unpicked:
+                continue
+            if row.task.id in former or (has_image and (mark is not None or not from_picked)):
+                yield row, _why_not(row, files, [mark] if from_picked else [])
 
 
-def _place(target: _Target, row: PlanRow, artifact: Artifact, name: str) -> Receipt:
+def _why_not(row: PlanRow, files: FileView, needed: Sequence[Mark | None]) -> str:
+    """Say why an image cannot be delivered now; empty: it can. `needed`: the mark that it must have."""
+    if row.known is None or row.known.artifact is None:
+        return "no image of it is known on this machine"
+    artifact = row.known.artifact
+    if any(mark is None or not mark.is_of(artifact) for mark in needed):
+        return "nobody has picked the image that is there now; look at it again"
+    if row.known.state is not TaskState.DONE:
+        return f"its task is {row.known.state}; what was delivered of an earlier image stays"
+    found = files.compare(artifact)
+    if found in PRESENT or (found is FileComparison.CHANGED and row.known.edit is Edit.EDITED):
+        return ""
+    return f"{artifact.path} is {found}; put it back, or accept that: run --accept edited,absent"
+
+
+def _place(target: _Target, row: PlanRow, artifact: Artifact, file: str) -> Receipt:
     """Bring one file up to date; what is not ours stays as it is."""
     recipe, mirror, location = target.recipe, target.mirror, target.setup.manifest.location_of(artifact)
     is_edited = row.known is not None and row.known.edit is Edit.EDITED  # and maybe again since
     source = read_whole(Locations(), location) if is_edited else None
     source_sha256 = artifact.sha256 if source is None else hashlib.sha256(source).hexdigest()
-    file = name + (recipe.suffix or Path(artifact.path).suffix)
     before, there = target.former.get(file), mirror.mark(file)
     receipt = Receipt(
         file=file, task=row.task.id, happened=UNCHANGED, source_sha256=source_sha256, recipe=recipe.digest
@@ -148,14 +180,13 @@ def _place(target: _Target, row: PlanRow, artifact: Artifact, name: str) -> Rece
     is_ours = before is not None and there == _mark_of(before)
     if is_ours and before is not None and (before.source_sha256, before.recipe) == (source_sha256, recipe.digest):
         return msgspec.structs.replace(receipt, sha256=before.sha256, mark=before.mark)
-    if there == "" or f"{target.place}/{file}" == location:  # a link or a folder; the image itself
+    if there == "" or f"{recipe.place}/{file}" == location:  # a link or a folder; the image itself
         return _left(receipt, before)
     source = source if source is not None else read_whole(Locations(), location)
     try:
-        data = _rendered(recipe, source, artifact.mime)
+        data, mime = rendition(source, **recipe.rendition)
     except NotAnImageError as error:
-        return msgspec.structs.replace(_left(receipt, before), reason=f"it cannot be converted: {error}")
-    mime = artifact.mime if recipe.kind is None else f"image/{recipe.kind}"
+        return _left(receipt, before, f"it cannot be converted: {error}")
     written = _write(mirror, file, data, mime, there=there, is_ours=is_ours)
     if written is None:
         return _left(receipt, before)
@@ -187,25 +218,13 @@ def _write(
     return (ADDED if there is None else REPLACED), mark
 
 
-def _rendered(recipe: DeliveryRecipe, source: bytes, mime: str) -> bytes:
-    """Return an image as the recipe says. Raises NotAnImageError."""
-    return rendition(
-        source,
-        mime,
-        kind=recipe.kind,
-        quality=recipe.quality,
-        max_side=recipe.max_side,
-        is_srgb=recipe.is_srgb,
-        is_stripped=recipe.is_stripped,
-    )[0]
-
-
 def _mark_of(receipt: Receipt) -> str:
     return receipt.mark or receipt.sha256
 
 
-def _left(receipt: Receipt, before: Receipt | None) -> Receipt:
-    reason = "another file has its name" if before is None else "it was changed since it was delivered"
+def _left(receipt: Receipt, before: Receipt | None, reason: str = "") -> Receipt:
+    """Return what is said of a file that stays as it is; `reason` empty: it is not ours."""
+    reason = reason or ("another file has its name" if before is None else "it was changed since it was delivered")
     kept, mark = ("", "") if before is None else (before.sha256, before.mark)
     return msgspec.structs.replace(receipt, happened=LEFT, reason=reason, sha256=kept, mark=mark)
 
@@ -218,10 +237,4 @@ def _withdraw(mirror: Mirror, receipt: Receipt) -> Receipt:
         return msgspec.structs.replace(receipt, happened=LEFT, reason=reason)
     if there is not None:
         mirror.withdraw(receipt.file)
-    return msgspec.structs.replace(receipt, happened="withdrawn", reason="")
-
-
-def _receipts(mirror: Mirror, place: Path | BucketUrl) -> dict[str, Receipt]:
-    """Return what we wrote there before, by file; what was withdrawn is not there any more."""
-    known = read_lines(f"{place}/{RECEIPT}", mirror.read(RECEIPT) or b"", Receipt, "deliveries")
-    return {each.file: each for each in known if each.sha256 and each.happened != "withdrawn"}
+    return msgspec.structs.replace(receipt, happened=WITHDRAWN, reason="")

@@ -6,6 +6,7 @@ that is the name of a model.
 """
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -18,10 +19,11 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -35,7 +37,7 @@ from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import check_address, find_key, find_proxy
+from pipeline.provider.credentials import check_address, find_key, find_proxy, other_key
 from pipeline.settings import Kind, Limits, ProviderSettings
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
@@ -51,6 +53,10 @@ LITTLE_FREE: Final = 10**9
 LEAST_SQLITE: Final = (3, 37, 0)  # STRICT tables, https://www.sqlite.org/stricttables.html
 SPARE_FILES: Final = 96  # descriptors for the ledger, writers and libraries, beside one for each request in flight
 BASE_MEMORY: Final = 120 * 2**20  # of a run beside what its limits allow in flight
+MEMORY_LIMITS: Final = (  # of a container, where it sees them: version 2, version 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 RELEASED: Final = datetime(2026, 11, 1, tzinfo=UTC)  # a clock before this is wrong
 SKEW_S: Final = 5.0  # between this machine and the disk
 EXTRAS: Final = {
@@ -69,32 +75,21 @@ class Level(StrEnum):
     BAD = "bad"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One line. `exit`: what a bad one makes of the whole."""
 
-    name: str
     level: Level
+    name: str
     text: str
     advice: str = ""
-    exit: Exit = Exit.USAGE
+    exit: Exit = field(default=Exit.USAGE, kw_only=True)
 
 
-def _ok(name: str, text: str) -> Check:
-    return Check(name=name, level=Level.OK, text=text)
+_ok, _warn, _bad = partial(Check, Level.OK), partial(Check, Level.WARN), partial(Check, Level.BAD)
 
 
-def _warn(name: str, text: str, advice: str) -> Check:
-    return Check(name=name, level=Level.WARN, text=text, advice=advice)
-
-
-def _bad(name: str, text: str, advice: str = "", *, exit_code: Exit = Exit.USAGE) -> Check:
-    return Check(name=name, level=Level.BAD, text=text, advice=advice, exit=exit_code)
-
-
-def doctor(
-    path: Path | None, flags: Flags, *, with_models: bool = False, environ: Mapping[str, str] = os.environ
-) -> Iterator[Check]:
+def doctor(path: Path | None, flags: Flags, *, with_models: bool = False) -> Iterator[Check]:
     """Look at everything, one check at a time. Without a manifest: what is the same for all of them.
 
     `with_models`: the gateway's public list of models is fetched and compared, without a key.
@@ -109,10 +104,10 @@ def doctor(
             yield _bad("manifest", str(error), f"fix it: imgpipe validate {path}")
     is_known = setup is not None or path is None  # what is asked for can be looked at
     if is_known:
-        yield _key(setup, environ)
-        yield _address(setup, environ)
+        yield _key(setup)
+        yield _address(setup)
         yield from () if setup is None else _models(setup)
-        yield from _offers(setup, environ) if with_models else ()
+        yield from _offers(setup) if with_models else ()
     yield from _places(setup)
     yield _clock(setup)
     yield from _limits(Limits() if setup is None else setup.limits)
@@ -144,9 +139,7 @@ def _programs() -> Iterator[Check]:
     yield _bad("sqlite", sqlite3.sqlite_version, advice) if is_old else _ok("sqlite", sqlite3.sqlite_version)
     needed = (line for line in importlib.metadata.requires("imgpipe") or [] if "extra ==" not in line)
     versions = {name: _version(name) for name in sorted({re.split(r"[^\w.-]", line)[0] for line in needed})}
-    if missing := [name for name, version in versions.items() if version is None]:
-        yield _bad("packages", f"not installed: {', '.join(missing)}", "install imgpipe again")
-    yield _ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None))
+    yield _ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items()))
     for name, (extra, what) in EXTRAS.items():
         version = _version(name)
         missing_text = f"not installed, needed only for {what}: pip install 'imgpipe[{extra}]'"
@@ -184,12 +177,21 @@ def _limits(limits: Limits) -> Iterator[Check]:
 
 
 def _available_bytes() -> int | None:
-    """Return what Linux says could be used without swapping; None elsewhere (proc(5), MemAvailable)."""
+    """Return what Linux says could be used without swapping, and at most a container's limit; None elsewhere.
+
+    proc(5), MemAvailable; https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max
+    """
     try:
         match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     except OSError:
         return None
-    return None if match is None else int(match[1]) * 1024
+    if match is None:
+        return None
+    available = int(match[1]) * 1024
+    for file in MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or `max`
+            available = min(available, int(file.read_text()))
+    return available
 
 
 def _cluster(setup: Setup | None, flags: Flags) -> Iterator[Check]:
@@ -200,56 +202,49 @@ def _cluster(setup: Setup | None, flags: Flags) -> Iterator[Check]:
         for text in asyncio.run(inspect_cluster(setup, flags)):
             yield _ok("ray", text)
     except ImgpipeError as error:
-        yield from (_failed("ray", line) for line in str(error).splitlines())
-
-
-def _failed(name: str, text: str) -> Check:
-    """Return an error as a check: what is wrong, behind the semicolon what to do."""
-    what, _, instead = text.partition("; ")
-    return _bad(name, what, instead)
+        yield from (_bad("ray", *line.split("; ", 1)) for line in str(error).splitlines())  # what is wrong; what to do
 
 
 # -- key, address and models --------------------------------------------------------------------------------------
 
 
-def _key(setup: Setup | None, environ: Mapping[str, str]) -> Check:
+def _key(setup: Setup | None) -> Check:
     try:
         if setup is not None:
-            setup.key(environ)
+            setup.key()
         else:
-            find_key(ProviderSettings(), environ=environ, dotenv_dir=Path.cwd())
+            find_key(ProviderSettings(), environ=os.environ, dotenv_dir=Path.cwd())
     except InputError as error:
         if setup is None:
             return _warn("key", str(error), "a rehearsal needs none: imgpipe run FILE --simulate")
-        return _bad("key", str(error), "a rehearsal needs none: --simulate", exit_code=Exit.ACCOUNT)
+        return _bad("key", str(error), "a rehearsal needs none: --simulate", exit=Exit.ACCOUNT)
     if setup is not None and setup.is_play_money:
         return _ok("key", "none is needed")
-    exposed = context.key_exposure(Path.cwd() if setup is None else setup.manifest.path.parent)
-    return _ok("key", "present") if exposed is None else _warn("key", "present", exposed)
+    folder = Path.cwd() if setup is None else setup.manifest.path.parent
+    other = other_key(ProviderSettings() if setup is None else setup.provider, environ=os.environ, dotenv_dir=folder)
+    told = [text for text in (context.key_exposure(folder), other) if text is not None]
+    return _warn("key", "present", "; ".join(told)) if told else _ok("key", "present")
 
 
-def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
+def _address(setup: Setup | None) -> Check:
     """Connect once to where requests would go, or to the proxy in between. Not one byte is sent."""
     if setup is not None and setup.is_play_money and setup.provider.base_url is None:
         return _ok("address", "the built-in simulator: no network is needed")
     try:
         address = check_address(ProviderSettings() if setup is None else setup.provider)
-        proxy = find_proxy(address, environ)
+        proxy = find_proxy(address, os.environ)
     except InputError as error:
-        return _bad("address", str(error), exit_code=Exit.ACCOUNT)
+        return _bad("address", str(error), exit=Exit.ACCOUNT)
     parts = urlsplit(address if proxy is None else proxy.url)
     tls = ssl.create_default_context() if parts.scheme == "https" else None
     host, port = parts.hostname or "", parts.port or (80 if tls is None else 443)
     where = f"{host}:{port}" + ("" if proxy is None else " (a proxy)")
 
-    async def connect() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            _, writer = await asyncio.open_connection(host, port, ssl=tls)
-            writer.transport.abort()  # nothing was sent, so nothing has to be closed in order
-
     started = time.monotonic()
     try:
-        asyncio.run(connect())
+        with socket.create_connection((host, port), timeout=PATIENCE_S) as connection:
+            if tls is not None:
+                tls.wrap_socket(connection, server_hostname=host).close()
     except TimeoutError:
         what, advice = f"no answer within {PATIENCE_S:g} s", "check the network, a firewall, or the proxy variables"
     except socket.gaierror:
@@ -261,7 +256,7 @@ def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
     else:
         took = f"{(time.monotonic() - started) * 1000:.0f} ms"
         return _ok("address", f"{where} answers{'' if tls is None else ' over TLS'} in {took}")
-    return _bad("address", f"{where}: {what}", advice, exit_code=Exit.ACCOUNT)
+    return _bad("address", f"{where}: {what}", advice, exit=Exit.ACCOUNT)
 
 
 def _models(setup: Setup) -> Iterator[Check]:
@@ -273,14 +268,14 @@ def _models(setup: Setup) -> Iterator[Check]:
         yield _ok("model", ", ".join(sorted(setup.models)) or "named by the rows")
 
 
-def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
+def _offers(setup: Setup | None) -> Iterator[Check]:
     """Compare what the catalogue calls offered with the gateway's own list."""
     provider = ProviderSettings() if setup is None else setup.provider
     if provider.kind is not Kind.COMETAPI:
         yield _ok("models", f"kind {provider.kind} has no list that is read without a key; only cometapi has")
         return
     try:
-        listed = asyncio.run(_listed_models(provider, environ))
+        listed = asyncio.run(_listed_models(provider))
     except InputError as error:
         yield _warn("models", str(error), "the catalogue is used as it is")
         return
@@ -299,12 +294,12 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
         yield _ok("models", f"the gateway lists what the catalogue calls offered: {', '.join(sorted(offered))}")
 
 
-async def _listed_models(settings: ProviderSettings, environ: Mapping[str, str]) -> frozenset[str]:
+async def _listed_models(settings: ProviderSettings) -> frozenset[str]:
     """Return the names of the Gemini models in the list. Raises InputError: there is no list to be had."""
     import aiohttp  # takes 0.3 s to import: only for who asks
 
     address = check_address(settings)
-    url, proxy = f"{address}/api/models", find_proxy(address, environ)
+    url, proxy = f"{address}/api/models", find_proxy(address, os.environ)
     way, headers = (None, None) if proxy is None else (proxy.url, proxy.headers)
     timeout, body, names = aiohttp.ClientTimeout(total=LIST_PATIENCE_S), bytearray(), frozenset[str]()
     try:
@@ -406,7 +401,7 @@ def _bucket(url: BucketUrl) -> Check:
             next(bucket.listing(), None)
         bucket.prove()
     except ImgpipeError as error:
-        return _failed("bucket", str(error))
+        return _bad("bucket", *str(error).split("; ", 1))
     return _ok("bucket", f"{url}: reachable; list, put and delete are allowed, and put-if-absent is honoured")
 
 
@@ -423,8 +418,13 @@ def _ledger(setup: Setup) -> Iterator[Check]:
     except ImgpipeError as error:
         yield _bad("ledger", str(error))
         return
+    except OSError as error:
+        yield _bad(
+            "ledger", f"{error.filename or state_dir}: {error.strerror}", "run as its owner, or change its owner"
+        )
+        return
     yield _ok("ledger", f"{state_dir}: {count(len(runs), 'run')}")
     for hold in held:
         yield _warn("quota", describe_hold(hold), "the same command works after that; `run --now` sends anyway")
-    if runs and runs[-1].started_at > datetime.now(UTC):
+    if runs and runs[-1] > datetime.now(UTC):
         yield _warn("clock", "the last run began in the future", "the clock went back; set it (NTP)")

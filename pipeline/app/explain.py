@@ -7,7 +7,7 @@ Needs no manifest and changes nothing.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pipeline.app.status import Record, attempt_line, flags_text, recorded, records_of
 from pipeline.buckets import Locations, as_input_error
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError
 from pipeline.imaging.metadata import extract, is_signed
 from pipeline.manifest.location import input_trouble
 from pipeline.model import SIDECAR, Artifact, Edit, Known
@@ -59,16 +59,7 @@ def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
         return replace(_embedded(str(path), sha256, embedded), is_signed=signed)
     near = "above it" if isinstance(path, Path) else "of the working directory"
     what = f"is in no ledger {near}" if sha256 is not None else f"does not exist, and is in no ledger {near}"
-    raise InputError(Problem(file=str(path), what=f"{what}, and it has no embedded record{_of(path)}", instead=ADVICE))
-
-
-def _of(path: Path | str) -> str:
-    """Say for which task an object was put, by its metadata; empty: they do not say."""
-    if isinstance(path, Path):
-        return ""
-    bucket, name = Locations().find(path)
-    found = bucket.look(name)
-    return "" if found is None or found.facts is None else f"; it was made for {visible(found.facts.task)}"
+    raise InputError(f"{what}, and it has no embedded record", instead=ADVICE, file=path)
 
 
 def _look(path: Path | str) -> tuple[str | None, Mapping[str, Any] | None, bool]:
@@ -84,8 +75,7 @@ def _look(path: Path | str) -> tuple[str | None, Mapping[str, Any] | None, bool]
     except FileNotFoundError:
         return None, None, False
     except OSError as error:
-        problem = Problem(file=str(path), what=f"cannot be read: {error.strerror}", instead="fix its permissions")
-        raise InputError(problem) from error
+        raise InputError(f"cannot be read: {error.strerror}", instead="fix its permissions", file=path) from error
 
 
 def _beside(path: Path) -> Mapping[str, Any] | None:
@@ -250,19 +240,16 @@ def _embedded(path: str, sha256: str | None, embedded: Mapping[str, Any]) -> Exp
 
 def _embedded_request(embedded: Mapping[str, Any]) -> Request:
     """Read a record that anybody may have written: what is not of its kind is left out."""
-    parameters, inputs, matrix = (embedded.get(name) for name in ("parameters", "inputs", "matrix"))
+    parameters, matrix, given = (embedded.get(name) for name in ("parameters", "matrix", "inputs"))
+    inputs = given if isinstance(given, list) else []
     return Request(
         prompt=_text(embedded, "prompt"),
         system=_text(embedded, "system") or None,
         model=_text(embedded, "model"),
         parameters=parameters if isinstance(parameters, dict) else {},
-        inputs=_embedded_inputs(inputs if isinstance(inputs, list) else []),
+        inputs=[(_text(each, "name"), _text(each, "sha256")) for each in inputs if isinstance(each, dict)],
         matrix={str(axis): str(name) for axis, name in matrix.items()} if isinstance(matrix, dict) else {},
     )
-
-
-def _embedded_inputs(inputs: Sequence[object]) -> list[tuple[str, str]]:
-    return [(_text(each, "name"), _text(each, "sha256")) for each in inputs if isinstance(each, dict)]
 
 
 def _text(embedded: Mapping[str, Any], name: str) -> str:

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -29,7 +30,9 @@ from pipeline.app.context import Setup
 from pipeline.app.planning import PRESENT, done_images, reading
 from pipeline.app.redo import marked
 from pipeline.buckets import Locations
-from pipeline.errors import Exit, InputError, Problem, StorageError
+from pipeline.errors import Exit, InputError, StorageError
+from pipeline.manifest.outputs import is_input
+from pipeline.manifest.sources import input_globs
 from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
 from pipeline.plan.plan import PlanRow
 from pipeline.store.files import Disk, link_or_rename
@@ -61,12 +64,14 @@ class _NotCopied(Exception):  # noqa: N818 - reads as what happened
 
 def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
     """Copy every picked image into `folder`. Raises InputError when nothing is picked, StorageError."""
-    exported, locations = Exported(), Locations()
+    exported, locations, inputs = Exported(), Locations(), input_globs(setup.manifest)
     with reading(setup) as reader:
         for task_id, mark in marked(setup, "picked", picks_path).items():
             try:
                 artifact = _picked(reader, task_id, mark)
                 target = folder / artifact.path
+                if is_input(str(target), inputs):
+                    raise _NotCopied(f"{target} would be an input, and bought anew; export to another folder")
                 is_new = _place(setup.manifest.location_of(artifact), target, locations)
                 (exported.copied if is_new else exported.present).append(target)
             except _NotCopied as why:
@@ -168,8 +173,8 @@ class _Sample:
 
 def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int = SHARD) -> Written:
     """Write the selected done images. Raises InputError: no extra, files that are not ours. StorageError."""
-    if kind == "parquet":
-        _check_extra()
+    if kind == "parquet" and find_spec("arro3") is None:
+        raise InputError("Parquet needs an extra; run: pip install 'imgpipe[parquet]'")
     written = Written()
     try:
         mirror = open_mirror(folder)
@@ -179,28 +184,23 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
             names = sorted({name for sample in _samples(setup, reader, Written()) for name in sample.columns})
             for number, samples in enumerate(_shards(_samples(setup, reader, written), shard_size)):
                 file = f"data-{number:05d}{SUFFIXES[kind]}"
-                shard = Shard(file=file, images=len(samples), digest=_digest(samples, names))
+                content = msgspec.json.encode([names, [sample.columns for sample in samples]])
+                shard = Shard(file=file, images=len(samples), digest=hashlib.sha256(content).hexdigest())
                 if former.get(file) == shard and (folder / file).is_file():
                     written.kept += 1
                 else:
-                    _refuse_foreign(folder / file, former)
-                    _write_shard(folder / file, kind, samples, names)
+                    _write_shard(folder / file, kind, samples, names, is_ours=file in former)
                 written.shards.append(shard)
                 written.images += shard.images
                 write_lines(mirror, INDEX, [*written.shards, *_later(former, written.shards)])
+        if former and not written.shards:
+            raise InputError(f"there is no image to write; the shards in {folder} stay as they are")
         for shard in _later(former, written.shards):
             (folder / shard.file).unlink(missing_ok=True)
         write_lines(mirror, INDEX, written.shards)
     except OSError as error:
         raise StorageError(f"{error.filename or folder}: {error.strerror}; the same command continues") from error
     return written
-
-
-def _check_extra() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("arro3") is None:
-        raise InputError("Parquet needs an extra; run: pip install 'imgpipe[parquet]'")
 
 
 def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_Sample]:
@@ -252,12 +252,9 @@ def _shards(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
         yield group
 
 
-def _digest(samples: Sequence[_Sample], names: Sequence[str]) -> str:
-    content = [list(names), [sample.columns for sample in samples]]
-    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
-
-
-def _write_shard(path: Path, kind: str, samples: Sequence[_Sample], names: Sequence[str]) -> None:
+def _write_shard(path: Path, kind: str, samples: Sequence[_Sample], names: Sequence[str], *, is_ours: bool) -> None:
+    if not is_ours and os.path.lexists(path):
+        raise InputError(f"{path} was not written by an export that {INDEX} has; name another folder")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         (_write_parquet if kind == "parquet" else _write_tar)(part, samples, names)
@@ -320,7 +317,7 @@ def read_lines(path: str, data: bytes, kind: type[T], what: str) -> list[T]:
     try:
         return [decode(line) for line in data.splitlines()]
     except msgspec.DecodeError as error:
-        raise InputError(Problem(file=path, what=f"is no list of {what}: {error}", instead="move it away")) from error
+        raise InputError(f"is no list of {what}: {error}", instead="move it away", file=path) from error
 
 
 def write_lines(mirror: Mirror, file: str, items: Iterable[msgspec.Struct]) -> None:
@@ -333,8 +330,3 @@ def _later(former: dict[str, Shard], shards: Sequence[Shard]) -> list[Shard]:
     """Return shards of an earlier export that this one has not come to."""
     done = {shard.file for shard in shards}
     return [shard for file, shard in former.items() if file not in done]
-
-
-def _refuse_foreign(path: Path, former: dict[str, Shard]) -> None:
-    if path.name not in former and os.path.lexists(path):
-        raise InputError(f"{path} was not written by an export that {INDEX} has; name another folder")

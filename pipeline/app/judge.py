@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,20 +22,11 @@ from pipeline.app.planning import reading
 from pipeline.app.redo import saved_marks
 from pipeline.app.report import heading_of, report_rows
 from pipeline.buckets import Locations
-from pipeline.errors import InputError, Problem, StorageError
+from pipeline.errors import InputError, StorageError
 from pipeline.imaging.formats import sniff
 from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
 from pipeline.model import Mark
-from pipeline.report.folder import (
-    MOST_ROWS,
-    THUMBS,
-    before_link,
-    claim_folder,
-    report_folder,
-    spend_chart,
-    thumb_link,
-    wanted_thumbs,
-)
+from pipeline.report import folder
 from pipeline.report.sheet import Addresses, ReportRow, served_page, sheet_data
 from pipeline.store.ledger_file import NAME as LEDGER
 from pipeline.store.marks import Marks
@@ -86,9 +78,9 @@ class JudgeSession:
         self._counted_stamp: object = None
         manifest = setup.manifest
         if not (manifest.state_dir / LEDGER).exists():
-            what = "there is nothing to judge: no image exists yet"
-            raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {setup.command}"))
-        self._folder = claim_folder(report_folder(manifest.report_dir, manifest.name), manifest.name)
+            what, instead = "there is nothing to judge: no image exists yet", f"imgpipe run {setup.command}"
+            raise InputError(what, instead=instead, file=manifest.path)
+        self._folder = folder.claim_folder(folder.report_folder(manifest.report_dir, manifest.name), manifest.name)
         picks = saved_marks(manifest)
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
         if picks:
@@ -120,14 +112,14 @@ class JudgeSession:
             heading = heading_of(setup, reader)
             self._images, self._new = _images(reader), 0
             stream = report_rows(setup, reader, marks)
-            rows = list(islice(stream, MOST_ROWS))
+            rows = list(islice(stream, folder.MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
-        self._wanted = wanted_thumbs(rows, out)
-        kept_thumbs(out / THUMBS, self._wanted.keys())
+        self._wanted = folder.wanted_thumbs(rows, out)
+        kept_thumbs(out / folder.THUMBS, self._wanted.keys())
         data = sheet_data(heading, states, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
         served = {**data, "judge": {"secret": self._secret, "change": change}}
-        return served_page(manifest.name, served, spend_chart(heading, rows))
+        return served_page(manifest.name, served)
 
     def new_images(self) -> int:
         """Return how many images came since the page was made; counted every few seconds while a run goes on."""
@@ -138,10 +130,14 @@ class JudgeSession:
                 self._new = _images(reader) - self._images
         return self._new
 
-    def _ledger_stamp(self) -> tuple[object, ...]:
+    def _ledger_stamp(self) -> list[tuple[str, int, int]]:
         """Return what changes with every commit: size and time of the ledger and of its write-ahead log."""
-        path = self._setup.manifest.state_dir / LEDGER
-        return tuple(map(_stamp, (path, path.with_name(f"{LEDGER}-wal"))))
+        found = []
+        for name in (LEDGER, f"{LEDGER}-wal"):
+            with suppress(OSError):
+                status = (self._setup.manifest.state_dir / name).stat()
+                found.append((name, status.st_size, status.st_mtime_ns))
+        return found
 
     # --- pictures
 
@@ -164,7 +160,7 @@ class JudgeSession:
 
         10,000 of them take minutes, and a window shows 30.
         """
-        path, wanted = self._folder / THUMBS / name, self._wanted.get(name)
+        path, wanted = self._folder / folder.THUMBS / name, self._wanted.get(name)
         found = self._read(str(path))
         if found is not None or wanted is None:
             return found
@@ -181,26 +177,22 @@ class JudgeSession:
             return None
         return Picture(data, mime, hashlib.sha256(data).hexdigest()[:32])
 
-    # --- marks
-
     def edit(self, edits: Mapping[str, MarkChange]) -> None:
         """Change marks; a task that is not on the page is passed over."""
-        known = {task_id: edit for task_id, edit in edits.items() if task_id in self._rows}
-        self.marks.edit(
-            {task_id: msgspec.to_builtins(edit) for task_id, edit in known.items()}, at_ms=time.time_ns() // 1_000_000
-        )
+        known = {task_id: msgspec.to_builtins(edit) for task_id, edit in edits.items() if task_id in self._rows}
+        self.marks.edit(known, at_ms=time.time_ns() // 1_000_000)
 
 
 def _addresses(row: ReportRow, out: Path, thumbs: Collection[str]) -> Addresses:
     """Return what is asked for by task and hash; the thumbnails have the names that the static page's have."""
-    name, small = quote(row.id, safe="/"), thumb_link(row.input_image, row.input_sha256, out, thumbs)
+    name, small = quote(row.id, safe="/"), folder.thumb_link(row.input_image, row.input_sha256, out, thumbs)
     link = None if row.input_image is None else f"input/{name}"
     return Addresses(
         image=None if row.sha256 is None else f"image/{row.sha256}/{name}",
         input=link,
-        before=before_link(row.input_image, link, small),
+        before=folder.before_link(row.input_image, link, small),
         small=small,
-        thumb=thumb_link(row.image, row.sha256, out, thumbs),
+        thumb=folder.thumb_link(row.image, row.sha256, out, thumbs),
         versions=tuple(f"image/{version.sha256}/{name}" for version in row.versions),
     )
 
@@ -208,11 +200,3 @@ def _addresses(row: ReportRow, out: Path, thumbs: Collection[str]) -> Addresses:
 def _images(reader: LedgerReader) -> int:
     """Count the images that this manifest's requests brought, superseded ones too."""
     return sum(cost.images for cost in reader.costs(by=["manifest"]))
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns

@@ -21,8 +21,9 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -31,7 +32,7 @@ from aiohttp import web
 from pipeline.app.context import Setup
 from pipeline.app.judge import JudgeSession, MarkChange, Picture
 from pipeline.errors import ImgpipeError, InputError
-from pipeline.report.sheet import SERVED_POLICY, asset, script
+from pipeline.report.sheet import SERVED_POLICY, asset, mark_data, script
 from pipeline.settings import KEY_NAMES
 
 HOST: Final = "127.0.0.1"
@@ -86,17 +87,17 @@ class JudgeServer:
         here = self._path
         app.add_routes(
             [
-                web.get("/", _text("enter.html", "text/html")),
-                web.get("/enter.js", _text("enter.js", "text/javascript")),
-                web.get("/icon.svg", _text("icon.svg", "image/svg+xml")),
+                web.get("/", _text(partial(asset, "enter.html"), "text/html")),
+                web.get("/enter.js", _text(partial(asset, "enter.js"), "text/javascript")),
+                web.get("/icon.svg", _text(partial(asset, "icon.svg"), "image/svg+xml")),
                 web.post("/session", self._enter),
                 web.get(here, self._index),
-                web.get(f"{here}page.css", _text("page.css", "text/css")),
-                web.get(f"{here}icon.svg", _text("icon.svg", "image/svg+xml")),
-                web.get(f"{here}page.js", self._script),
-                web.get(f"{here}thumbs/{{name:[0-9a-f]{{32}}[.]webp}}", self._thumb),
-                web.get(f"{here}image/{{sha256:[0-9a-f]{{64}}}}/{{task:.+}}", self._image),
-                web.get(f"{here}input/{{task:.+}}", self._input),
+                web.get(f"{here}page.css", _text(partial(asset, "page.css"), "text/css")),
+                web.get(f"{here}icon.svg", _text(partial(asset, "icon.svg"), "image/svg+xml")),
+                web.get(f"{here}page.js", _text(script, "text/javascript")),
+                web.get(f"{here}thumbs/{{name:[0-9a-f]{{32}}[.]webp}}", _pictures(self._session.thumb)),
+                web.get(f"{here}image/{{sha256:[0-9a-f]{{64}}}}/{{task_id:.+}}", _pictures(self._session.image)),
+                web.get(f"{here}input/{{task_id:.+}}", _pictures(self._session.input)),
                 web.get(f"{here}marks", self._changes),
                 web.post(f"{here}marks", self._mark),
             ]
@@ -115,14 +116,14 @@ class JudgeServer:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.headers.getall("Host", []) != [self.host]:
-            raise web.HTTPForbidden(text="another host was asked for\n")
+            raise web.HTTPForbidden(text=f"open the address that imgpipe judge has printed, with {self.host}\n")
         is_write = request.method == "POST"
         if request.method not in ("GET", "POST"):
             raise web.HTTPMethodNotAllowed(request.method, ["GET", "POST"])
         if is_write and request.headers.getall("Origin", []) != [f"http://{self.host}"]:
             raise web.HTTPForbidden(text="another origin asked\n")
         if (request.method, request.path) not in OPEN:
-            if not self._has_cookie(request):
+            if not _is_same(request.cookies.get(COOKIE), self._cookie):
                 raise web.HTTPForbidden(text="open the address that imgpipe judge has printed\n")
             if is_write and not _is_same(request.headers.get(WRITE_HEADER), self._secret):
                 raise web.HTTPForbidden(text="the header is missing\n")
@@ -131,9 +132,6 @@ class JudgeServer:
             return await handler(request)
         except (ImgpipeError, OSError) as error:  # a damaged ledger, a full disk: the page shows what is to be done
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
-
-    def _has_cookie(self, request: web.Request) -> bool:
-        return _is_same(request.cookies.get(COOKIE), self._cookie)
 
     async def _enter(self, request: web.Request) -> web.Response:
         """Swap the token for the cookie, once; answer with the path of the sheet."""
@@ -153,19 +151,6 @@ class JudgeServer:
             html = await asyncio.to_thread(self._session.page, marks, change)
         return web.Response(body=html.encode(errors="replace"), content_type="text/html", charset="utf-8")
 
-    async def _script(self, _: web.Request) -> web.Response:
-        return web.Response(text=script(), content_type="text/javascript")
-
-    async def _thumb(self, request: web.Request) -> web.Response:
-        return _picture(request, await asyncio.to_thread(self._session.thumb, request.match_info["name"]))
-
-    async def _image(self, request: web.Request) -> web.Response:
-        task, sha256 = request.match_info["task"], request.match_info["sha256"]
-        return _picture(request, await asyncio.to_thread(self._session.image, task, sha256))
-
-    async def _input(self, request: web.Request) -> web.Response:
-        return _picture(request, await asyncio.to_thread(self._session.input, request.match_info["task"]))
-
     async def _changes(self, request: web.Request) -> web.Response:
         text = request.query.get("since", "0")
         since = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
@@ -181,10 +166,7 @@ class JudgeServer:
 
     def _marks_since(self, since: int, *, new_images: int) -> web.Response:
         change, marks = self._session.marks.since(since)
-        found = {
-            task_id: {"kind": m.kind, "stars": m.stars, "note": m.note, "sha256": m.sha256, "at": m.at_ms}
-            for task_id, m in marks.items()
-        }
+        found = {task_id: mark_data(mark) for task_id, mark in marks.items()}
         body = msgspec.json.encode({"change": change, "marks": found, "newImages": new_images})
         return web.Response(body=body, content_type="application/json")
 
@@ -199,44 +181,44 @@ def _is_same(given: str | None, wanted: str) -> bool:
     return given is not None and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
 
 
-def _text(name: str, content_type: str) -> Handler:
+def _text(read: Callable[[], str], content_type: str) -> Handler:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(text=asset(name), content_type=content_type)
+        return web.Response(text=read(), content_type=content_type)
 
     return answer
 
 
-def _picture(request: web.Request, picture: Picture | None) -> web.Response:
-    """Answer with a picture; the browser keeps it and asks whether it is still the same one."""
-    if picture is None:
-        raise web.HTTPNotFound(text="there is no such picture\n")
-    tag = f'"{picture.tag}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if request.headers.get("If-None-Match") == tag:
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=picture.data, content_type=picture.mime, headers=headers)
+def _pictures(find: Callable[..., Picture | None]) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        """Answer with a picture; the browser keeps it and asks whether it is still the same one."""
+        picture = await asyncio.to_thread(find, **request.match_info)
+        if picture is None:
+            raise web.HTTPNotFound(text="there is no such picture\n")
+        tag = f'"{picture.tag}"'
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+        if request.headers.get("If-None-Match") == tag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=picture.data, content_type=picture.mime, headers=headers)
+
+    return answer
 
 
 # --- the process
 
 
-def without_keys(setup: Setup, environ: Mapping[str, str] = os.environ) -> dict[str, str] | None:
+def without_keys(setup: Setup) -> dict[str, str] | None:
     """Return the environment without API keys; None: there is none in it.
 
     The caller starts the process again with it: a variable that is only deleted is still in the memory that the
     process was started with (`/proc/PID/environ`).
     """
     keys = {name for names in KEY_NAMES.values() for name in names} | {setup.provider.api_key_env}
-    kept = {name: value for name, value in environ.items() if name not in keys}
-    return kept if len(kept) < len(environ) else None
+    kept = {name: value for name, value in os.environ.items() if name not in keys}
+    return kept if len(kept) < len(os.environ) else None
 
 
 async def serve_judge(
-    setup: Setup,
-    *,
-    port: int = 0,
-    announce: Callable[[str], None] = lambda _: None,
-    idle_s: float = IDLE_S,
+    setup: Setup, *, port: int = 0, announce: Callable[[str], None] = lambda _: None, idle_s: float = IDLE_S
 ) -> None:
     """Serve until SIGINT, SIGTERM, or until no window asks any more. `announce`: called once, with the address.
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from pipeline.store.lock import StateLock
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
     from pipeline.model import Image, Sidecar, Task
-    from pipeline.store.resources import Beside, ImageCheck, StoreSettings
+    from pipeline.store.resources import StoreSettings
     from pipeline.store.store import Store
 
 POLL_S: Final = 0.1
@@ -104,47 +105,39 @@ def store_settings(setup: "Setup") -> "StoreSettings":
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
         force=setup.rules.force,
-        beside=sidecars_of(setup),
-        check=checks_of(setup),
+        beside=partial(_sidecar, manifest.name),
+        check=partial(_checked, manifest.state_dir),
     )
 
 
-def sidecars_of(setup: "Setup") -> "Beside":
-    """Return what makes the sidecar of an image that recovery or salvage publishes; None where it needs none.
+def _sidecar(manifest: str, record: Mapping[str, Any], image: "Image") -> "Sidecar | None":
+    """Return the sidecar of an image that recovery or salvage publishes; None where it needs none.
 
     It is made from the ledger's record of the request: only a sender has the task itself.
     """
+    if not record.get("embed"):
+        return None
+    from pipeline.model import Answer
+    from pipeline.senders.local import embedded  # asyncio's and Pillow's weight: not for a start that finds nothing
 
-    def beside(record: Mapping[str, Any], image: "Image") -> "Sidecar | None":
-        if not record.get("embed"):
-            return None
-        from pipeline.model import Answer
-        from pipeline.senders.local import embedded  # asyncio's and Pillow's weight: not for a start that finds nothing
-
-        task = recorded_task(record)
-        return embedded(Answer(image=image), task, manifest=setup.manifest.name, at=datetime.now(UTC)).sidecar
-
-    return beside
+    return embedded(Answer(image=image), recorded_task(record), manifest=manifest, at=datetime.now(UTC)).sidecar
 
 
-def checks_of(setup: "Setup") -> "ImageCheck":
-    """Return what checks an image that recovery or salvage publishes, as its request asked. Twins are not found."""
+def _checked(state_dir: Path, record: Mapping[str, Any], image: "Image") -> tuple[Mapping[str, str], str]:
+    """Return what is wrong with an image that recovery or salvage publishes, by check, and its perceptual hash.
 
-    def check(record: Mapping[str, Any], image: "Image") -> tuple[Mapping[str, str], str]:
-        """Return what is wrong with an image by check, and its perceptual hash."""
-        task = recorded_task(record)
-        if not task.checks.names:
-            return {}, ""
-        import msgspec
+    Checked is what its request asked for. Twins are not found.
+    """
+    task = recorded_task(record)
+    if not task.checks.names:
+        return {}, ""
+    import msgspec
 
-        from pipeline.senders.checker import ImageChecker
+    from pipeline.senders.checker import ImageChecker
 
-        state_dir = setup.manifest.state_dir
-        images = tuple(msgspec.structs.replace(each, path=str(state_dir / each.path)) for each in task.images)
-        with closing(ImageChecker()) as checker:
-            return checker.check_now(image, msgspec.structs.replace(task, images=images))
-
-    return check
+    images = tuple(msgspec.structs.replace(each, path=str(state_dir / each.path)) for each in task.images)
+    with closing(ImageChecker()) as checker:
+        return checker.check_now(image, msgspec.structs.replace(task, images=images))
 
 
 def recorded_task(record: Mapping[str, Any] | None) -> "Task":

@@ -12,7 +12,7 @@ What changes something does so under the lock.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
 from pipeline.app.locking import open_store, recorded_task, store_settings
 from pipeline.app.orphans import Orphans
@@ -32,6 +31,7 @@ from pipeline.manifest.expand import Expansion
 from pipeline.manifest.sources import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
 from pipeline.plan.plan import Spool
+from pipeline.provider.catalogue import PriceList
 from pipeline.report.folder import is_thumbnail
 from pipeline.store import integrity
 from pipeline.store import rebuild as ledger_rebuild
@@ -47,12 +47,7 @@ if TYPE_CHECKING:
     from pipeline.provider.responses import AnswerReader
 
 
-# -- verify -----------------------------------------------------------------------------------------------------------
-
-
-def verify(
-    setup: Setup, *, decode: bool = False, is_quick: bool = False, progress: Callable[[int], None] = lambda _: None
-) -> tuple[Verification, Exit]:
+def verify(setup: Setup, *, decode: bool = False, is_quick: bool = False) -> tuple[Verification, Exit]:
     """Hash every image again; `decode` reads its pixels too, `is_quick` only what differs.
 
     The exit code: all well, or something for a person to do; images without any ledger are one such thing.
@@ -66,14 +61,10 @@ def verify(
         manifest=manifest.name,
         decode=decode,
         is_quick=is_quick,
-        progress=progress,
     )
     found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
     is_well = found.is_sound and (found.has_ledger or not found.unrecorded)
     return found, Exit.OK if is_well else Exit.SOME_FAILED
-
-
-# -- rebuild ----------------------------------------------------------------------------------------------------------
 
 
 def rebuild(setup: Setup) -> Rebuilt:
@@ -82,8 +73,12 @@ def rebuild(setup: Setup) -> Rebuilt:
     The manifest is read to its end before anything is changed: a mistake in it leaves all as it was. A job that takes
     another one's images is read when those are known again. Raises InputError, LedgerError, StorageError, TryLater.
     """
-    manifest = setup.manifest
-    whole: Rebuilt | None = None
+    manifest, prices = setup.manifest, PriceList(setup.catalogue)
+
+    def price(task: Task) -> int | None:  # what an image without a recorded purchase counts
+        return quote.least if (quote := prices.quote(task)) is not None else None
+
+    whole = Rebuilt()
     url = manifest.output_dir if isinstance(manifest.output_dir, BucketUrl) else None
     with (
         nullcontext() if url is None else as_input_error(url),
@@ -94,9 +89,8 @@ def rebuild(setup: Setup) -> Rebuilt:
                 for task in _tasks(setup, names, is_first=number == 0):
                     spool.add(Due(task=task, reason=""))
                 tasks = (due.task for due in spool)
-                rebuilt = ledger_rebuild.rebuild_ledger(store_settings(setup), tasks, price=list_price(setup))
-            whole = rebuilt if whole is None else _joined(whole, rebuilt)
-    assert whole is not None  # a manifest has a job
+                rebuilt = ledger_rebuild.rebuild_ledger(store_settings(setup), tasks, price=price)
+            whole = rebuilt if number == 0 else _joined(whole, rebuilt)
     return whole
 
 
@@ -124,9 +118,6 @@ def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
     whole.doubtful += stage.doubtful
     whole.counted_microusd += stage.counted_microusd
     return whole
-
-
-# -- rejected ---------------------------------------------------------------------------------------------------------
 
 
 def rejected(setup: Setup) -> list[Rejected]:
@@ -195,9 +186,6 @@ def _read_again(kept: Rejected, setup: Setup, reader: LedgerReader, answers: "An
     return result.image
 
 
-# -- settle -----------------------------------------------------------------------------------------------------------
-
-
 async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list[Unknown]:
     """Write down how unknown requests ended, under the lock; `names` empty: all of this manifest. Return them.
 
@@ -209,11 +197,9 @@ async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list
         with reading(setup) as reader:
             unknowns = reader.unknowns()
         meant = [each for name in names for each in _meant(setup, name, unknowns)] if names else unknowns
-        found = list({each.attempt: each for each in meant}.values())
-        await store.maintain(
-            partial(Maintenance.settle, attempts=[each.attempt for each in found], is_billed=is_billed)
-        )
-    return found
+        found = {each.attempt: each for each in meant}
+        await store.maintain(partial(Maintenance.settle, attempts=list(found), is_billed=is_billed))
+    return list(found.values())
 
 
 def _meant(setup: Setup, name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
@@ -228,9 +214,6 @@ def _meant(setup: Setup, name: str, unknowns: Sequence[Unknown]) -> list[Unknown
         lists = f"`imgpipe status {setup.command}` lists them"
         raise InputError(f"no unknown request is called {name!r}; {lists}; {instead}")
     return found
-
-
-# -- prune ------------------------------------------------------------------------------------------------------------
 
 
 class PrunableKind(StrEnum):
@@ -274,9 +257,9 @@ def _superseded(setup: Setup) -> Iterator[Prunable]:
     manifest = setup.manifest
     with reading(setup) as reader:
         for each in superseded_images(manifest.output_dir, manifest.state_dir, ledger_id=reader.ledger_id):
-            if reader.is_made_elsewhere(each.attempt):
-                continue
-            yield Prunable(kind=PrunableKind.SUPERSEDED, location=each.location, size_bytes=each.size_bytes, at=each.at)
+            if not reader.is_made_elsewhere(each.attempt):
+                size_bytes, kind = each.size_bytes, PrunableKind.SUPERSEDED
+                yield Prunable(kind=kind, location=each.location, size_bytes=size_bytes, at=each.at)
 
 
 def _rejected(setup: Setup) -> Iterator[Prunable]:

@@ -14,7 +14,6 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
@@ -90,17 +89,21 @@ def _is_ours_or_absent(name: str, folder: int) -> bool:
 
 
 Moment = Literal["start", "success", "fail"]
+DISCORD_CHARS: Final = 2000
 
 
 def payload(summary: RunSummary, *, manifest: str, file: str) -> dict[str, object]:
     """Return the webhook's JSON: `text` for chat services, `title`, `manifest`, and `run` as `run --json` has it.
 
-    manifest: its name; file: its path as it was typed, for the commands that `text` advises.
+    manifest: its name; file: its path as it was typed, for the commands that `text` advises. Discord refuses a message
+    without `content`, and one that is longer (https://discord.com/developers/docs/resources/webhook#execute-webhook).
     """
     cost = money(summary.spent_microusd, summary.is_play_money)
     title = plain_chat(f"{manifest}: exit {int(summary.exit)}, {count(summary.images, 'image')} for {cost}")
+    text = f"{title}\n{plain_chat(paragraph(summary, manifest=file))}"
     return {
-        "text": f"{title}\n{plain_chat(paragraph(summary, manifest=file))}",
+        "text": text,
+        "content": text[:DISCORD_CHARS],
         "title": title,
         "manifest": manifest,
         "is_play_money": summary.is_play_money,
@@ -179,25 +182,13 @@ START_S: Final = 3.0  # for the ping at the beginning: a run does not wait for w
 END_S: Final = 7.0  # for all of it at the end
 
 
-def _warn(text: str) -> None:
-    logging.getLogger(LOGGER).warning("%s", text, extra={"event": "notify_failed"})
-
-
 class Notifier:
     """Sends the notifications of one run. `notify` None: there are none."""
 
-    def __init__(
-        self,
-        notify: Notify | None,
-        *,
-        manifest: str,
-        file: str,
-        warn: Callable[[str], None] = _warn,
-    ) -> None:
+    def __init__(self, notify: Notify | None, *, manifest: str, file: str) -> None:
         self._notify = notify if notify is not None else Notify()
         self._manifest = manifest
         self._file = file
-        self._log = warn
         self.failures: list[str] = []  # who could not be reached, and why
 
     async def started(self) -> None:
@@ -232,7 +223,7 @@ class Notifier:
         """Keep and log a failure, each text once; None: there was none."""
         if text is not None and text not in self.failures:
             self.failures.append(text)
-            self._log(text)
+            logging.getLogger(LOGGER).warning("%s", text, extra={"event": "notify_failed"})
 
     def _write(self, summary: RunSummary) -> None:
         if (path := self._notify.prometheus) is not None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.app.context import Setup
-from pipeline.errors import ImgpipeError, InputError, Problem
+from pipeline.errors import ImgpipeError, InputError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Known, Task, TaskState
@@ -152,11 +152,9 @@ def check_name(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, st
         is_gone = not manifest.path.with_name(name + manifest.path.suffix).exists()
         if is_gone and 2 * number >= min(COMPARED, len(asked)):
             raise InputError(
-                Problem(
-                    file=str(manifest.path),
-                    what=f"looks like {name!r}, renamed: it asks for the same images, and {name} has them",
-                    instead=f"write `name: {name}` to continue with them, or another `name:` to buy them again",
-                )
+                f"looks like {name!r}, renamed: it asks for the same images, and {name} has them",
+                instead=f"write `name: {name}` to continue with them, or another `name:` to buy them again",
+                file=manifest.path,
             )
 
 

@@ -6,11 +6,11 @@ Reads manifest, ledger and files; never locks, never sends, changes nothing.
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_holds, void_holds, wallet_of
-from pipeline.app.context import Setup
-from pipeline.app.planning import Planned, make_plan, reading
-from pipeline.model import BucketUrl
-from pipeline.plan.decide import MISSING, UncheckedFiles
+from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_holds, prices_of, void_holds, wallet_of
+from pipeline.app.context import Setup, of_host
+from pipeline.app.planning import Planned, make_plan, reading, rehearsed
+from pipeline.model import BucketUrl, TaskState
+from pipeline.plan.decide import MISSING, FileView
 from pipeline.plan.plan import Group, Plan
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, duration, money
@@ -24,10 +24,9 @@ def plan(setup: Setup) -> Planned:
     """
     with reading(setup) as reader:
         is_bucket = isinstance(setup.manifest.output_dir, BucketUrl)
-        return make_plan(setup, reader, files=UncheckedFiles() if is_bucket else None)
+        return make_plan(setup, reader, files=FileView() if is_bucket else None)
 
 
-BEHIND: Final = "more tasks follow from images that are made first; they are not in this plan yet"
 FEWEST: Final = 5  # images of a run, below which its pace says nothing
 
 
@@ -39,9 +38,9 @@ def bill(setup: Setup) -> PlanBill:
         left = wallet_of(setup, reader).left_microusd
         forecast = _forecast(setup, reader, plan.due)
         return PlanBill(
-            lines=[*_lines(plan), *_orphaned(setup, planned)],
-            min_microusd=plan.least_microusd,
-            max_microusd=_most(plan, left),
+            lines=list(_lines(setup, planned)),
+            min_microusd=plan.least.known_price,
+            max_microusd=min((each for each in (plan.most.known_price, left) if each is not None), default=None),
             repeats_microusd=at_most(setup, plan, left),
             alike=plan.alike.tasks,
             alike_microusd=plan.alike.known_price,
@@ -53,7 +52,7 @@ def bill(setup: Setup) -> PlanBill:
                 *_doubtful(setup, reader, plan),
                 *_ends(setup, reader, plan, left=left, forecast=forecast),
                 *planned.notes,
-                *(f"{job}: {BEHIND}" for job in planned.behind),
+                *_following(setup, reader, planned),
                 *_left_alone(setup, plan),
                 *_changed(setup, plan),
                 *plan.notes,
@@ -61,18 +60,10 @@ def bill(setup: Setup) -> PlanBill:
         )
 
 
-def _most(plan: Plan, left: int | None) -> int | None:
-    """Return what is reserved for the due tasks, each asked once, within the budgets; None: not known."""
-    return left if plan.most_microusd is None else min(plan.most_microusd, plan.most_microusd if left is None else left)
-
-
-def _lines(plan: Plan) -> Iterator[PlanLine]:
-    for key, group in plan.groups.items():
+def _lines(setup: Setup, planned: Planned) -> Iterator[PlanLine]:
+    for key, group in planned.plan.groups.items():
         price = group.known_price if key.is_due else 0
         yield PlanLine(job=key.job, reason=key.why, tasks=group.tasks, is_due=key.is_due, price_microusd=price)
-
-
-def _orphaned(setup: Setup, planned: Planned) -> Iterator[PlanLine]:
     if setup.flags.selection.is_everything:
         for job, number in planned.orphans.items():
             yield PlanLine(job=job, reason="orphaned", tasks=number, is_due=False)
@@ -90,14 +81,32 @@ def _forecast(setup: Setup, reader: LedgerReader, due: int) -> Forecast | None:
     return Forecast(seconds=max(due / pace, fastest), basis="at the pace of the last run")
 
 
+def _following(setup: Setup, reader: LedgerReader, planned: Planned) -> Iterator[str]:
+    """Say which tasks follow from images that are made first, and at which price where all tasks are selected."""
+    quote = prices_of(setup, reader).quote
+    for job in planned.behind:
+        group, what = Group(), "more tasks follow"
+        for task in rehearsed(setup.manifest, jobs=[job]) if setup.flags.selection.is_everything else ():
+            known, price = reader.known(task.id), quote(task)
+            if known is None or known.state is not TaskState.DONE:
+                group.add(None if price is None else price.least)
+        counted = planned.plan.due_of(job)
+        group = Group(group.tasks - counted.tasks, group.price_microusd - counted.price_microusd, group.unpriced)
+        if group.tasks > 0 and group.price_microusd >= 0:
+            follow = "follows" if group.tasks == 1 else "follow"
+            what = f"{count(group.tasks, 'more task')}, {_price(setup, group)}, {follow}"
+        yield f"{job}: {what} from images that are made first; not in this plan yet"
+
+
 # -- what a person should know ------------------------------------------------------------------------------------
 
 
 def _doubtful(setup: Setup, reader: LedgerReader, plan: Plan) -> Iterator[str]:
     """Say what a gateway bills of list prices (those in a manifest are none), and that a purchase may be unrecorded."""
-    ratio = 1.0 if setup.is_play_money else setup.catalogue.ratio(setup.provider.kind)
-    if ratio < 1 and plan.least_microusd and not setup.manifest.prices:
-        least = money(round(plan.least_microusd * ratio), setup.is_play_money)
+    is_known = not setup.is_play_money and of_host(setup.provider) is None
+    ratio = setup.catalogue.ratio(setup.provider.kind) if is_known else 1.0
+    if ratio < 1 and plan.least.known_price and not setup.manifest.prices:
+        least = money(round(plan.least.known_price * ratio), setup.is_play_money)
         yield f"list prices; {setup.provider.kind} is known to bill {ratio:g} of them, {least} for the pixels"
     if (reason := begun_beside(reader, plan)) is not None:
         yield f"more may have been spent than is known here: {reason}"
@@ -110,7 +119,7 @@ def _ends(
     for hold in lasting_holds(setup, reader).values():
         yield f"{describe_hold(hold)}; a run before that ends with exit code 75 (`run --now` sends anyway)"
     yield from void_holds(reader)
-    limits, price = setup.limits, plan.most_microusd
+    limits, price = setup.limits, plan.most.known_price
     if left is not None and price is not None and price > left:
         yield f"the budgets leave {money(max(0, left), setup.is_play_money)}; what they do not pay for stays pending"
     if limits.max_tasks is not None and plan.due > limits.max_tasks:

@@ -12,15 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from pipeline.app.consent import doubts, prices_of
+from pipeline.app.consent import doubts, jobs_behind, prices_of
 from pipeline.app.context import Flags, Setup
-from pipeline.app.orphans import NEAR, Orphans, Renames, behind, check_name
+from pipeline.app.orphans import NEAR, Orphans, Renames, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
@@ -43,7 +44,7 @@ def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Ite
     """
     yield from Expansion(
         manifest,
-        digests=_unread,
+        digests=lambda _location, _size_bytes, _mtime_ns: "",
         upstream=lambda job: _promised(manifest, job),
         jobs=jobs,
         promised=manifest.output_dir,
@@ -61,10 +62,6 @@ def _upstream(task: Task, path: str, image: InputImage | None = None) -> Upstrea
     return UpstreamImage(task_id=task.id, row=task.row, path=path, matrix=task.matrix, fields=task.fields, image=image)
 
 
-def _unread(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
-    return ""
-
-
 MOST_PIXELS_BYTES: Final = 64 << 20  # of an input file that is read whole to find its pixels
 HEIC: Final = (".heic", ".heif", ".hif")
 PRESENT: Final = frozenset({FileComparison.SAME, FileComparison.TOUCHED})
@@ -74,12 +71,6 @@ def reading(setup: Setup) -> LedgerReader:
     """Open the manifest's ledger for reading; a ledger that does not exist is empty."""
     manifest = setup.manifest
     return LedgerReader(manifest.state_dir, manifest=manifest.name, output_dir=manifest.output_dir)
-
-
-def _with_words(task: Task, words: Mapping[str, str]) -> Task:
-    """Add a person's words to what is sent; the fingerprint stays that of the manifest's own prompt."""
-    added = words.get(task.id)
-    return msgspec.structs.replace(task, prompt=f"{task.prompt}\n\n{added}") if added else task
 
 
 class Cancelled(Exception):  # noqa: N818 - reads as what happened
@@ -109,8 +100,8 @@ def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
         yield f"{what}: one purchase would serve, and each is paid for, {paid}; remove them, or use `variants`"
 
 
-def _waiting(number: int) -> Iterator[str]:
-    if number:
+def _waiting(ended: Iterable[Expansion]) -> Iterator[str]:
+    if number := sum(len(expansion.waiting) for expansion in ended):
         verb = "is" if number == 1 else "are"
         yield f"{count(number, 'input file')} {verb} younger than min_age, left for a later run"
 
@@ -203,12 +194,15 @@ def plan_rows(
     seen = files if files is not None else file_view(manifest.output_dir, reader)
 
     def tasks() -> Iterator[Task]:
+        """Stream them as they would be sent."""
         expansion = Expansion(
             manifest, digests=memory, upstream=lambda job: upstream_of(setup, reader, memory, job, seen), jobs=jobs
         )
         for task in expansion:
             _check_cancelled(is_cancelled)
-            yield memory.with_pixels(_with_words(task, setup.rules.redo))
+            if added := setup.rules.redo.get(task.id):  # a person's words; the fingerprint stays that of the manifest
+                task = msgspec.structs.replace(task, prompt=f"{task.prompt}\n\n{added}")
+            yield memory.with_pixels(task)
         on_end(expansion)
 
     def present() -> Iterator[PlanRow]:
@@ -266,7 +260,7 @@ def make_plan(
         said = unmatched + said
     planned = Planned(
         plan=plan,
-        behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
+        behind=jobs_behind(setup, plan),
         digests=digests.learned,
         warnings=[*doubts(setup, reader), *setup.warnings(plan.models), *_heic(unreadable)] if plan.due else [],
         said=said,
@@ -274,8 +268,7 @@ def make_plan(
     if jobs is None:
         planned.orphans = orphans.counted()
         planned.notes += [] if plan.total else _unmatched(setup, [task_id for task_id, _ in orphans.asked])
-    waiting = sum(len(expansion.waiting) for expansion in ended)
-    planned.notes += [*_alike(plan, setup.is_play_money), *_waiting(waiting), *said]
+    planned.notes += [*_alike(plan, setup.is_play_money), *_waiting(ended), *said]
     return planned
 
 
@@ -359,12 +352,13 @@ def _check_plan(setup: Setup, plan: Plan) -> None:
         raise InputError(*(setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems))
     budget = setup.limits.budget
     if plan.unpriced and (budget.run, budget.day, budget.month) != (None, None, None):
+        known = ", ".join(setup.catalogue.introduce(datetime.now(UTC).date(), kind=setup.provider.vendor))
         raise InputError(
             *(
                 Problem(
                     what=f"a budget is set, but the price of {model} is not known",
                     file=str(setup.manifest.path),
-                    instead=f"write it under `prices:`, such as {model}: 0.04 (USD per image)",
+                    instead=f"write it under `prices:` ({model}: USD per image), or a model of which it is: {known}",
                 )
                 for model in plan.unpriced
             )
@@ -392,10 +386,8 @@ def upstream_of(
             if standing is FileComparison.MISSING:
                 continue  # its own task is reported as missing, and `--repair` must be able to run
             path = manifest.location_of(artifact)
-            is_unread = is_object(path) and standing is FileComparison.SAME
-            yield _upstream(row.task, path, _as_recorded(path, artifact) if is_unread else None)
-
-
-def _as_recorded(location: str, artifact: Artifact) -> InputImage:
-    """Return an object that is unchanged as an input: it is not read to be hashed."""
-    return InputImage(path=location, sha256=artifact.sha256, size_bytes=artifact.size_bytes, mtime_ns=artifact.mtime_ns)
+            image = None
+            if is_object(path) and standing is FileComparison.SAME:  # it is not read to be hashed
+                size_bytes, mtime_ns = artifact.size_bytes, artifact.mtime_ns
+                image = InputImage(path=path, sha256=artifact.sha256, size_bytes=size_bytes, mtime_ns=mtime_ns)
+            yield _upstream(row.task, path, image)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.app.context import Setup
 from pipeline.app.planning import no_task, reading, selected_rows
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Artifact, BucketUrl, Edit, Mark, TaskState
 from pipeline.plan.selection import Selection
@@ -26,13 +26,6 @@ from pipeline.store.marks import read_marks
 from pipeline.store.reader import LedgerReader
 from pipeline.store.store import Store
 from pipeline.text import visible
-
-# -- marks ------------------------------------------------------------------------------------------------------------
-
-
-def picks_path(manifest: Manifest) -> Path:
-    """Return where a picks file is looked for: beside the static page."""
-    return report_folder(manifest.report_dir, manifest.name) / PICKS
 
 
 def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
@@ -45,7 +38,7 @@ def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
 
 def saved_marks(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
     """Return what was saved from the static page; a task that was renamed since is found by its image."""
-    path = named if named is not None else picks_path(manifest)
+    path = named if named is not None else report_folder(manifest.report_dir, manifest.name) / PICKS
     saved = read_picks(path) if named is not None or path.exists() else {}
     if not saved:
         return {}
@@ -68,11 +61,8 @@ def marked(setup: Setup, kind: str, named: Path | None) -> Mapping[str, Mark]:
     if not found:
         key = "p" if kind == "picked" else "r"
         instead = f"mark some with the key {key}: imgpipe judge {setup.command}; or in its report, then Save picks"
-        raise InputError(Problem(file=str(named or manifest.path), what=f"no image is {kind}", instead=instead))
+        raise InputError(f"no image is {kind}", instead=instead, file=named or manifest.path)
     return found
-
-
-# -- redo -------------------------------------------------------------------------------------------------------------
 
 
 def redo(setup: Setup, picks_path: Path | None) -> tuple[Setup, list[str]]:
@@ -100,7 +90,7 @@ def redo_flagged(setup: Setup) -> tuple[Setup, list[str]]:
         wanted = sorted(known.id for known in reader.all_known() if known.flags and known.state is TaskState.DONE)
         notes = [note for task_id in wanted for note in _seeded(reader, task_id)]
     if not wanted:
-        raise InputError(Problem(file=str(setup.manifest.path), what="no image is flagged", instead="nothing to redo"))
+        raise InputError("no image is flagged", instead="nothing to redo", file=setup.manifest.path)
     return _selected(setup, dict.fromkeys(wanted, "")), notes
 
 
@@ -139,9 +129,6 @@ def _seeded(reader: LedgerReader, task_id: str) -> list[str]:
     if record is None or record.get("seed") is None:
         return []
     return [f"{visible(task_id)}: it has a seed, so the new image may be the same; change `seed` to get another one"]
-
-
-# -- retry ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

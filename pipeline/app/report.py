@@ -25,8 +25,6 @@ from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rows import Cost, PastAttempt
 
-# -- report and money ---------------------------------------------------------------------------------------------
-
 
 def report(setup: Setup, *, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write page and tables; return the page. `progress`: called with the number of thumbnails made, and of all."""
@@ -37,14 +35,14 @@ def report(setup: Setup, *, progress: Callable[[int, int], None] | None = None) 
 
 
 def heading_of(setup: Setup, reader: LedgerReader) -> Heading:
-    """Return the heading of the contact sheet, with the money of this manifest's whole life by day."""
-    by_day = reader.costs(by=["day"], tz=zone_of(setup.limits.tz))
+    """Return the heading of the contact sheet, with the money of this manifest's whole life."""
+    sums = reader.costs(by=["manifest"])
     return Heading(
         title=setup.manifest.name,
         output_dir=setup.manifest.output_dir,
-        spend=[(datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day],
-        unknown_microusd=sum(cost.unknown_microusd for cost in by_day),
-        attempts=sum(cost.attempts for cost in by_day),
+        spent_microusd=sum(cost.spent_microusd for cost in sums),
+        unknown_microusd=sum(cost.unknown_microusd for cost in sums),
+        attempts=sum(cost.attempts for cost in sums),
         is_play_money=setup.is_play_money,
         command=setup.command,
         written_at=datetime.now(UTC),

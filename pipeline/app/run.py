@@ -16,18 +16,7 @@ from itertools import islice
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from pipeline.app.consent import (
-    CLOCK_SLACK,
-    at_most,
-    begun_beside,
-    doubts,
-    held_models,
-    owner_of,
-    prices_of,
-    void_holds,
-    wallet_of,
-    with_consent,
-)
+from pipeline.app import consent
 from pipeline.app.context import Setup
 from pipeline.app.locking import open_store
 from pipeline.app.notify import Notifier
@@ -35,18 +24,7 @@ from pipeline.app.planning import Planned, reading
 from pipeline.app.redo import Release, release
 from pipeline.app.stages import Pilot, both, pilot_first, plan_stage
 from pipeline.app.summary import nothing_done, summary_of
-from pipeline.engine.events import (
-    Counts,
-    Gauge,
-    Halted,
-    Listener,
-    RunEnded,
-    RunStarted,
-    RunSummary,
-    StagePlanned,
-    Warned,
-    Workers,
-)
+from pipeline.engine import events
 from pipeline.engine.halt import Halt, Halts
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError, InputError, StorageError, TryLater
@@ -69,7 +47,7 @@ if TYPE_CHECKING:
 
 
 # Shows a run: called with its start and its gauge, it gives the listener and hides it again at the end.
-Watcher = Callable[[RunStarted, Callable[[], Gauge]], AbstractContextManager[Listener]]
+Watcher = Callable[[events.RunStarted, Callable[[], events.Gauge]], AbstractContextManager[events.Listener]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,10 +68,10 @@ class ActiveRun:
     held: Mapping[str, Hold] = field(default_factory=dict)  # by model
     workers: "tuple[Cluster, WorkerOrder] | None" = None  # that send; None: this process does
     number: int | None = None  # in the ledger; None: nothing is due
-    listen: Listener = lambda _event: None
-    counts: Counts = field(default_factory=Counts)
+    listen: events.Listener = lambda _event: None
+    counts: events.Counts = field(default_factory=events.Counts)
     halts: Halts = field(default_factory=Halts)
-    worker_counts: Callable[[], Workers | None] = lambda: None
+    worker_counts: Callable[[], events.Workers | None] = lambda: None
     started_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -102,22 +80,16 @@ class ActiveRun:
         assert self.number is not None
         return self.number
 
-    @property
-    def until(self) -> float | None:
-        """The monotonic moment at which `max_duration` is over."""
-        seconds = self.setup.limits.max_duration_s
-        return None if seconds is None else self.started_at + seconds
-
-    def gauge(self) -> Gauge:
+    def gauge(self) -> events.Gauge:
         """Return the state of the run at this moment; before anything is sent, only its money."""
         if self.signals.engine is not None:
             return replace(self.signals.engine.gauge(), workers=self.worker_counts())
-        return Gauge(concurrency=self.setup.limits.concurrency, budget_left_microusd=self.wallet.left_microusd)
+        return events.Gauge(concurrency=self.setup.limits.concurrency, budget_left_microusd=self.wallet.left_microusd)
 
     def halt(self, halt: Halt) -> None:
         """Order to start nothing more."""
         if self.halts.add(halt):
-            self.listen(Halted(exit=halt.exit, reason=halt.reason))
+            self.listen(events.Halted(exit=halt.exit, reason=halt.reason))
 
 
 async def run(
@@ -128,7 +100,7 @@ async def run(
     retry: Release | None = None,
     lock: StateLock | None = None,
     is_main: bool = True,
-) -> RunSummary:
+) -> events.RunSummary:
     """Make the images of a manifest that are missing or changed, once, and notify.
 
     `confirm` None: there is nobody to ask. `retry`: those tasks, and nothing else. `lock`: taken before (`early_lock`).
@@ -178,7 +150,8 @@ async def _notifying_of_errors(notifier: Notifier, setup: Setup) -> AsyncIterato
             raise
         advice = "lower limits.concurrency (-j), or let it have more"
         lack = StorageError(
-            f"this process may not take more memory; {advice}. {kept}, the same command continues from there"
+            f"this process may not take more memory or start more threads; {advice}. {kept}, the same command continues"
+            " from there"
         )
         await notifier.broke_off(lack, nothing_done(setup, lack.exit_code, str(lack)))
         raise lack from bug
@@ -198,11 +171,11 @@ async def _recovered(
         await store.maintain(Maintenance.restore)
 
 
-async def _go_on(run: ActiveRun, retry: Release | None) -> RunSummary:
+async def _go_on(run: ActiveRun, retry: Release | None) -> events.RunSummary:
     """Go on when the ledger says what earlier runs did: forget void holds, make due what `retry` asks for, plan."""
-    voided = tuple(void_holds(run.reader))
+    voided = tuple(consent.void_holds(run.reader))
     run.recovery.notes += voided
-    await run.store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
+    await run.store.forget_void_holds(later=datetime.now(UTC) + consent.CLOCK_SLACK)
     if retry is not None:
         run.setup = await release(run.setup, run.store, run.reader, retry)
     summary = await _plan_and_go(run)
@@ -224,7 +197,7 @@ def _check_state(setup: Setup) -> None:
 # -- the run ------------------------------------------------------------------------------------------------------
 
 
-async def _plan_and_go(run: ActiveRun) -> RunSummary:
+async def _plan_and_go(run: ActiveRun) -> events.RunSummary:
     """Plan every stage, ask for consent, and send."""
     first, *later = run.setup.manifest.stages
     with closing(Spool(run.setup.manifest.state_dir)) as spool:
@@ -233,14 +206,14 @@ async def _plan_and_go(run: ActiveRun) -> RunSummary:
         if later:
             behind = [name for stage in later for name in stage]
             run.whole = merged(run.whole, (await plan_stage(run.setup, run.store, run.reader, jobs=behind)).plan)
-        if (reason := begun_beside(run.reader, run.whole)) is not None:
+        if (reason := consent.begun_beside(run.reader, run.whole)) is not None:
             await run.store.write_doubt(reason)
-            planned.warnings += doubts(run.setup, run.reader)
-        run.held = held_models(run.setup, run.reader, run.whole.models)
+            planned.warnings += consent.doubts(run.setup, run.reader)
+        run.held = consent.held_models(run.setup, run.reader, run.whole.models)
         number = run.setup.flags.pilot
         run.pilot = Pilot(spool, number, run.setup) if number is not None and number < planned.plan.due else None
         with run.signals.asking():
-            run.setup = with_consent(run.setup, _asked_first(run), run.confirm)
+            run.setup = consent.with_consent(run.setup, _asked_first(run), run.confirm)
         if run.setup.flags.ray is None or not run.whole.due:
             return await _carry_out(run, planned, spool)
         from pipeline.app.workers import workers_of  # only here: most runs send from this process
@@ -258,12 +231,12 @@ def _asked_first(run: ActiveRun) -> Plan:
         PlanRow(task=due.task, known=None, verdict=Verdict(state=TaskState.PENDING, reason=due.reason))
         for due in run.pilot.tasks
     )
-    return tally(rows, quote=prices_of(run.setup, run.reader).quote, problem=lambda _task: None)
+    return tally(rows, quote=consent.prices_of(run.setup, run.reader).quote, problem=lambda _task: None)
 
 
-async def _carry_out(run: ActiveRun, planned: Planned, spool: Spool) -> RunSummary:
+async def _carry_out(run: ActiveRun, planned: Planned, spool: Spool) -> events.RunSummary:
     """Write the run down, show it, send what is due, and sum it up."""
-    run.wallet = wallet_of(run.setup, run.reader)
+    run.wallet = consent.wallet_of(run.setup, run.reader)
     if run.whole.due:
         found = {state.value: number for state, number in run.whole.states.items() if number > 0}
         found["due"] = run.whole.due
@@ -275,19 +248,19 @@ async def _carry_out(run: ActiveRun, planned: Planned, spool: Spool) -> RunSumma
         run.listen = shown if run.pilot is None else both(run.pilot.listen, shown)
         run.listen(started)
         for text in _warnings(run, planned):
-            run.listen(Warned(text=text))
+            run.listen(events.Warned(text=text))
         if run.number is not None:
             await _send(run, planned, spool)
         summary = summary_of(run, planned.plan)
         if run.number is not None:
             await run.store.end_run(run.number, exit=summary.exit)
-        run.listen(RunEnded(summary=summary))
+        run.listen(events.RunEnded(summary=summary))
     return summary
 
 
-def _started(run: ActiveRun) -> RunStarted:
+def _started(run: ActiveRun) -> events.RunStarted:
     plan, done = _asked_first(run), run.whole.states[TaskState.DONE] - run.whole.missing
-    return RunStarted(
+    return events.RunStarted(
         run=run.number or 0,
         total=plan.total if run.pilot is None else done + plan.due,
         due=plan.due,
@@ -295,7 +268,7 @@ def _started(run: ActiveRun) -> RunStarted:
         recovered=run.recovery.recovered,
         unknown=run.recovery.unknown,
         unknown_microusd=run.recovery.unknown_microusd,
-        at_most_microusd=at_most(run.setup, plan, run.wallet.left_microusd),
+        at_most_microusd=consent.at_most(run.setup, plan, run.wallet.left_microusd),
         budget_microusd=run.wallet.left_microusd,
         is_play_money=run.setup.is_play_money,
     )
@@ -304,7 +277,7 @@ def _started(run: ActiveRun) -> RunStarted:
 def _warnings(run: ActiveRun, planned: Planned) -> Iterator[str]:
     """Yield what a person should know before anything is sent."""
     manifest, is_rehearsal = run.setup.manifest, run.setup.flags.simulate
-    if run.whole.due and run.whole.most_microusd is None:
+    if run.whole.due and run.whole.most.known_price is None:
         yield "the price of some images is not known, so they are counted as $0.00; name it under `prices:`"
     if is_rehearsal and manifest.is_for_bucket:
         yield f"a rehearsal writes to no bucket: its images land in {manifest.output_dir}"
@@ -323,9 +296,9 @@ async def _send(run: ActiveRun, planned: Planned, spool: Spool) -> None:
     await send(run, stages)
     if pilot is not None and not pilot.is_over and not len(run.halts):
         pilot.has_ended_run = True
-        run.halt(pilot.halt(run.whole))
+        run.halt(Halt(Exit.BUDGET, pilot.verdict(run.whole)))
     if run.setup.flags.is_now and run.counts.images and run.halts.not_before is None:  # the hold is over
-        provider, key = owner_of(run.setup)
+        provider, key = consent.owner_of(run.setup)
         await run.store.forget_holds(provider=provider, key=key)
 
 
@@ -339,7 +312,7 @@ async def _stages(run: ActiveRun, planned: Planned, spool: Spool) -> AsyncGenera
         with closing(Spool(run.setup.manifest.state_dir)) as following:
             more = await plan_stage(run.setup, run.store, run.reader, jobs=names, spool=following)
             planned.plan = merged(planned.plan, more.plan)
-            run.listen(StagePlanned(total=planned.plan.total, due=planned.plan.due))
+            run.listen(events.StagePlanned(total=planned.plan.total, due=planned.plan.due))
             yield following
 
 
@@ -352,7 +325,7 @@ def _agreed(run: ActiveRun, plan: Plan, pilot: Pilot) -> bool:
     with run.signals.asking():
         if not run.confirm(f"{pilot.verdict(plan)}. Go on?"):
             return False
-    run.listen(StagePlanned(total=plan.total, due=plan.due))
+    run.listen(events.StagePlanned(total=plan.total, due=plan.due))
     return True
 
 

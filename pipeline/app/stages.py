@@ -18,8 +18,7 @@ from typing import Final
 from pipeline.app.context import Setup
 from pipeline.app.planning import Cancelled, Planned, make_plan
 from pipeline.engine.events import AttemptEnded, Event, Listener, TaskEnded
-from pipeline.engine.halt import Halt
-from pipeline.errors import Conflict, Exit, ImgpipeError
+from pipeline.errors import Conflict, ImgpipeError
 from pipeline.model import Due, Edit, Task, TaskState
 from pipeline.plan.plan import ACCEPT, MOVE, TAKE_OVER, Plan, Spool
 from pipeline.plan.selection import pilot_ids
@@ -37,12 +36,7 @@ PASSES: Final = 6  # of a plan whose images move out of each other's way
 
 
 async def plan_stage(
-    setup: Setup,
-    store: Store,
-    reader: LedgerReader,
-    *,
-    jobs: Collection[str] | None,
-    spool: Spool | None = None,
+    setup: Setup, store: Store, reader: LedgerReader, *, jobs: Collection[str] | None, spool: Spool | None = None
 ) -> Planned:
     """Plan `jobs` (None: all), and do what costs no request; where images moved out of the way of others, plan again.
 
@@ -159,9 +153,6 @@ class Pilot:
         self.is_over = False
         self.has_ended_run = False  # nobody agreed to the rest
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @property
     def tasks(self) -> Iterator[Due]:
         """The tasks that are asked for first."""
@@ -214,13 +205,9 @@ class Pilot:
         """Return `6 of 6 images came for $0.23; the other 194 tasks will cost about $7.60 and take about 3 min`."""
         rest, spent = self._rest_by_job(plan).total(), self._costs.total()
         cost, seconds = self.cost_of_rest(plan), self.seconds_of_rest(plan)
-        came = f"{self._images} of {count(len(self), 'image')} came for {money(spent, self._is_play_money)}"
+        came = f"{self._images} of {count(len(self.ids), 'image')} came for {money(spent, self._is_play_money)}"
         expected = f"about {money(cost, self._is_play_money)} and take about {duration(seconds)}"
         return f"pilot: {came}; by what those did, the other {count(rest, 'task')} will cost {expected}"
-
-    def halt(self, plan: Plan) -> Halt:
-        """Return why the run ends after the pilot."""
-        return Halt(Exit.BUDGET, self.verdict(plan))
 
 
 def both(one: Listener, other: Listener) -> Listener:

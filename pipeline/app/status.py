@@ -21,7 +21,7 @@ from pipeline.app.orphans import NEAR, Orphans
 from pipeline.app.planning import no_task, plan_rows, reading, selected_rows
 from pipeline.errors import InputError
 from pipeline.model import Edit, Known, TaskState, is_object
-from pipeline.plan.decide import UncheckedFiles
+from pipeline.plan.decide import FileView
 from pipeline.plan.plan import PlanRow
 from pipeline.settings import day_of, month_of, zone_of
 from pipeline.store.lock import is_held
@@ -32,9 +32,6 @@ from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
 from pipeline.view.status import Status
 
 CHANGED: Final = "the manifest asks for something else now"
-
-
-# -- status -------------------------------------------------------------------------------------------------------
 
 
 def status(setup: Setup) -> Status:
@@ -81,7 +78,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
         not_before=moment(max(hold.not_before for hold in held)) if held else None,
         holds=[*map(consent.describe_hold, held), *consent.void_holds(reader, now=now)],
         is_play_money=setup.is_play_money,
-        doubt=next(iter(doubts(setup, reader)), None),
+        doubt="; ".join(doubts(setup, reader)) or None,
         budget_left_microusd=wallet.left_microusd,
         exceeded=wallet.exceeded,
     )
@@ -91,7 +88,7 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> Status:
     """Count the selected tasks; money is not looked at."""
     states, flags, to_come, edits = Counter[TaskState](), Counter[str](), Counter[str](), Counter[Edit]()
     missing, orphans = 0, Orphans(setup.manifest, reader)
-    rows = plan_rows(setup, reader, on_end=orphans.ended.append, files=UncheckedFiles() if is_running else None)
+    rows = plan_rows(setup, reader, on_end=orphans.ended.append, files=FileView() if is_running else None)
     selection = setup.flags.selection
     for row in selection.apply(orphans.watch(rows)):
         state = state_of(row)
@@ -115,7 +112,7 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> Status:
 
 
 def _tasks(setup: Setup, reader: LedgerReader, *, is_running: bool) -> Iterator[StatusTask]:
-    yield from map(status_task, selected_rows(setup, reader, files=UncheckedFiles() if is_running else None))
+    yield from map(status_task, selected_rows(setup, reader, files=FileView() if is_running else None))
     if setup.flags.selection.wants_orphans:
         yield from _orphaned(setup, reader)
 

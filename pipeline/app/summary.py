@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipeline.app.consent import doubt_of_today
+from pipeline.app.consent import doubts
 from pipeline.app.context import Setup
 from pipeline.engine.events import Counts, RunSummary
 from pipeline.errors import Exit, most_severe
@@ -51,7 +51,7 @@ def summary_of(run: "ActiveRun", plan: Plan) -> RunSummary:
         is_play_money=run.setup.is_play_money,
         reasons=(*_barred(plan, counts), *(halts.reasons or trouble)),
         workers=run.worker_counts(),
-        cautions=tuple(doubt_of_today(run.setup, run.reader)),
+        cautions=tuple(doubts(run.setup, run.reader, is_today=True)),
     )
     code = most_severe([halts.exit, *_exits(summary, plan, run)])
     is_pilot = run.pilot is not None and run.pilot.has_ended_run and code is Exit.BUDGET

@@ -106,10 +106,7 @@ async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
         force=order.force,
     )
     resources = await asyncio.to_thread(
-        open_worker_resources,
-        settings,
-        ledger_id=order.ledger_id,
-        is_apart=not order.is_state_seen,
+        open_worker_resources, settings, ledger_id=order.ledger_id, is_apart=not order.is_state_seen
     )
     pool = WriterPool(settings.threads)
     try:

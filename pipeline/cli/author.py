@@ -1,5 +1,6 @@
 """The verbs for writing manifests (init, validate, schema, completion), and the simulator's (simulate)."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def init(file: Path, example: Any) -> int:
 
     for path in write_example(example, file):
         print(path)
-    print(f"next: imgpipe plan {file}; imgpipe run {file}", file=sys.stderr)
+    name = shlex.quote(str(file))
+    print(f"next: imgpipe plan {name}; imgpipe run {name}", file=sys.stderr)
     return Exit.OK
 
 
@@ -121,7 +123,6 @@ def simulate(port: int, profile: Path | None, bill: Path | None) -> int:
     from pipeline.simulator.server import Simulator, serve
 
     def announce(simulator: Simulator) -> None:
-        """Print the address."""
         print(simulator.base_url, flush=True)
         print("Serving until Ctrl-C. Any API key is accepted, every image costs play money.", file=sys.stderr)
 

@@ -91,7 +91,6 @@ class Verb(click.Command):
                     formatter.write_dl(records)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's form
-        """Write the examples."""
         if self.examples and isinstance(formatter, Page):
             formatter.write_lines("Examples", self.examples)
 
@@ -130,7 +129,6 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds."""
         text = str(value).strip()
         if re.fullmatch(r"\d+(\.\d+)?", text):
             return float(text)
@@ -146,7 +144,6 @@ class Dollars(click.ParamType[int]):
     name = "usd"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return micro-dollars."""
         if isinstance(value, int):
             return value
         try:
@@ -264,9 +261,7 @@ deciding = _apply(
     number("--rpm", type=click.FloatRange(min=0, min_open=True), help="At most N requests in any minute."),
 )
 cluster = click.option(
-    "--ray",
-    metavar="ADDRESS",
-    help="Send from a Ray cluster: auto or HOST:PORT; local starts Ray on this machine.",
+    "--ray", metavar="ADDRESS", help="Send from a Ray cluster: auto or HOST:PORT; local starts Ray on this machine."
 )
 running = _apply(
     number(

@@ -88,7 +88,7 @@ def _show_usage(error: click.ClickException) -> None:
     if context is not None:
         click.echo(context.get_usage(), file=sys.stderr, color=context.color)
         print(f"Try '{context.command_path} --help'.\n", file=sys.stderr)
-    _say(error.format_message())
+    _say(error.format_message().expandtabs(2))  # click sets choices in with tabs
 
 
 def _say(text: str) -> None:
@@ -224,21 +224,16 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         terminal.ensure_utf8()
     repair_streams()
     given = sys.argv[1:] if args is None else list(args)
+    # https://no-color.org; None: pages and errors are coloured on a terminal
+    color = False if os.environ.get("NO_COLOR") else True if os.environ.get("FORCE_COLOR") else None
 
     def call() -> Any:
         if args is None:
             terminal.handle_interrupts()
-        return cli.main(args=given, prog_name="imgpipe", standalone_mode=False, color=_color())
+        return cli.main(args=given, prog_name="imgpipe", standalone_mode=False, color=color)
 
     code = exit_code(call, given)
     if args is not None:
         sys.exit(flush_results(code))
     terminal.end_on_next_signal(code)
     terminal.end_process(flush_results(code))
-
-
-def _color() -> bool | None:
-    """Return whether pages and errors are coloured; None: on a terminal (https://no-color.org)."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return True if os.environ.get("FORCE_COLOR") else None

@@ -22,9 +22,6 @@ SHOWN: Final = 50  # paths of one kind; --json has all
 STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
-# -- verify -------------------------------------------------------------------------------------------------------
-
-
 @f.verb(f.manifest, f.locating, f.as_json)
 @f.switch("--decode", help="Decode the pixels too, not only hash the bytes: slower, finds more.")
 @f.switch("--quick", help="Compare sizes and times (ETags in a bucket); read only what differs.")
@@ -70,19 +67,17 @@ def _verdict(found: "Verification", path: str) -> str:
             f"There is no ledger, but {count(len(found.unrecorded), 'image')}. imgpipe rebuild {path} makes one from"
             " them without a request; until then they are in the way of imgpipe run."
         )
+    retouched = "save those you edited as PNG, JPEG or WebP; remove the others, then"
     edited = "leave them as they are, or buy them again and keep the edited ones in superseded/"
     advice = (
         (found.missing, f"missing: put them back, or buy them again: imgpipe run {path} --repair"),
         (found.changed, f"changed since they were written: {edited}: imgpipe run {path} --repair --force"),
-        (found.undecodable, f"cannot be decoded: remove them, then: imgpipe run {path} --repair"),
+        (found.undecodable, f"cannot be decoded: {retouched}: imgpipe run {path} --repair"),
         (found.unreadable, "cannot be read: fix the disk or the permissions."),
         (found.unrecorded, "belong to no task of this directory; they stay as they are."),
     )
     head = f"{count(found.checked, 'image')} checked" + (", all well." if found.is_sound else ".")
     return "\n".join([head, *(f"{len(paths):,} {text}" for paths, text in advice if paths)])
-
-
-# -- rebuild ------------------------------------------------------------------------------------------------------
 
 
 @f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
@@ -141,9 +136,6 @@ def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
     elif rebuilt.absent:
         lines.append(f"To buy what is absent: imgpipe run {path}")
     return "\n".join(lines)
-
-
-# -- rejected -----------------------------------------------------------------------------------------------------
 
 
 @f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
@@ -206,9 +198,6 @@ def _kept_line(kept: "Rejected") -> str:
     return f"{facts.at[:19]}  {what}{request}  {visible(str(kept.path))} ({size(kept.size_bytes)})"
 
 
-# -- settle -------------------------------------------------------------------------------------------------------
-
-
 @f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
 @click.argument("attempts", nargs=-1, metavar="[ATTEMPT]...")
 @f.switch("--all", "is_all", help="All unknown requests of FILE.")
@@ -251,9 +240,6 @@ def settle(
     what = "counted as spent" if is_billed else "given back to the budgets"
     print(f"{count(len(found), 'request')} settled, {money(price, setup.is_play_money)} {what}.", file=sys.stderr)
     return Exit.OK
-
-
-# -- prune ---------------------------------------------------------------------------------------------------------
 
 
 @f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
@@ -303,9 +289,6 @@ def prune(
     return Exit.OK
 
 
-# -- doctor -------------------------------------------------------------------------------------------------------
-
-
 @f.verb(f.cluster, f.locating, f.as_json)
 @click.argument("file", type=f.FILE, required=False, metavar="[FILE]")
 @f.switch("--models", "with_models", help="Compare the catalogue with the gateway's public list; no key is sent.")
@@ -321,6 +304,8 @@ def doctor(*, file: Path | None, with_models: bool, is_json: bool, simulate: str
     imgpipe doctor
     imgpipe doctor jobs/nightly.yaml
     """
+    from rich.text import Text
+
     from pipeline.app import doctor as app
 
     path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
@@ -330,15 +315,10 @@ def doctor(*, file: Path | None, with_models: bool, is_json: bool, simulate: str
         print_json({"checks": [as_json(each, "name", "level", "text", "advice") for each in checks], "exit": code})
         return code
     print(app.verdict(checks))
+    console = open_console()
     for check in checks:
-        _show(check.level, check.name, check.text, check.advice)
+        line = Text.assemble((f"{check.level:<5}", STYLES[check.level]), f"{check.name:<14}", visible(check.text))
+        if check.advice:
+            line.append(f"; {visible(check.advice)}", "bold" if check.level == "bad" else "")
+        console.print(line, soft_wrap=True, highlight=False)
     return code
-
-
-def _show(level: str, name: str, text: str, advice: str) -> None:
-    from rich.text import Text
-
-    line = Text.assemble((f"{level:<5}", STYLES[level]), f"{name:<14}", visible(text))
-    if advice:
-        line.append(f"; {visible(advice)}", "bold" if level == "bad" else "")
-    open_console().print(line, soft_wrap=True, highlight=False)

@@ -43,14 +43,12 @@ class SilencedStream(io.TextIOWrapper):
     """A stream whose failures are ignored: the first one ends its output."""
 
     def write(self, text: str) -> int:
-        """Write; ignore a failure."""
         with suppress(OSError):
             return super().write(text)
         mute(self)
         return len(text)
 
     def flush(self) -> None:
-        """Flush; ignore a failure."""
         try:
             super().flush()
         except OSError:

@@ -232,7 +232,9 @@ class Attempts:
         if failure is not None:
             result = failure  # as the throttle names it: an outage may have been a refusal
         begun.cost_microusd = self._cost(attempt.task, result, begun.reservation)
-        self._top_up_dearer(begun.cost_microusd)
+        for other in self._sent:  # more is set aside where the like of a request has cost more than was reserved for it
+            if other.reservation.price_microusd < begun.cost_microusd:  # cheap: most answers cost less than any
+                self.wallet.top_up(other.reservation, self.prices.reserve(other.attempt.task) or 0)
         return result
 
     async def record(self, begun: Begun, result: Artifact | Failure, tally: AttemptHistory) -> Step:
@@ -317,12 +319,6 @@ class Attempts:
 
     def _is_covered(self, task: Task, reservation: Reservation) -> bool:
         return self.wallet.covers(reservation, self.prices.reserve(task) or 0)
-
-    def _top_up_dearer(self, cost_microusd: int) -> None:
-        """Set more aside for requests in flight whose like has cost more than was reserved for them."""
-        for begun in self._sent:
-            if begun.reservation.price_microusd < cost_microusd:  # cheap: most answers cost less than any reservation
-                self.wallet.top_up(begun.reservation, self.prices.reserve(begun.attempt.task) or 0)
 
     async def _moved(self, move: Callable[[Reservation], None], reservation: Reservation) -> None:
         """Let go of a reservation in the way `move` says, and wake who waits for money."""

@@ -80,7 +80,6 @@ class AttemptHistory:
     faults: Counter[Fault] = field(default_factory=Counter)
 
     def add(self, fault: Fault) -> None:
-        """Count one failed attempt."""
         self.faults[fault] += 1
         self.counted += RULES[fault].is_counted
         self.unknowns += RULES[fault].is_unknown

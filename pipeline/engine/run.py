@@ -8,26 +8,15 @@ import asyncio
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tenacity import AsyncRetrying, retry_if_result
 
+from pipeline.engine import events
 from pipeline.engine.attempt import AttemptLedger, Attempts, AttemptSender, Begun, Prices, Step
-from pipeline.engine.events import (
-    Counts,
-    Event,
-    Gauge,
-    Halted,
-    ImageWarnings,
-    Listener,
-    Paused,
-    RetryScheduled,
-    TaskEnded,
-    Warned,
-)
 from pipeline.engine.halt import Halt, HaltPolicy, Halts, failure_of
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.throttle import Gate
@@ -65,8 +54,8 @@ class Engine:
     policy: HaltPolicy
     limits: Limits
     retry: Retry
-    listen: Listener
-    counts: Counts = field(default_factory=Counts)  # of the stages before this one, to go on with
+    listen: events.Listener
+    counts: events.Counts = field(default_factory=events.Counts)  # of the stages before this one, to go on with
     halts: Halts = field(default_factory=Halts)
 
     def __post_init__(self) -> None:
@@ -92,7 +81,7 @@ class Engine:
         self._fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
         self._bug: Exception | None = None
         self._paused_until = -math.inf  # as last reported, on the loop's clock
-        self._warnings = ImageWarnings()
+        self._warnings = events.ImageWarnings()
 
     # -- from outside ---------------------------------------------------------------------------------------------
 
@@ -104,10 +93,10 @@ class Engine:
         """Stop waiting for answers: what has arrived is saved, what is in flight becomes unknown."""
         self.sender.abandon()
 
-    def gauge(self) -> Gauge:
+    def gauge(self) -> events.Gauge:
         """Return the state of the run at this moment."""
         throttle, wallet = self.gate.throttle, self.wallet
-        return Gauge(
+        return events.Gauge(
             in_flight=self._attempts.in_flight,
             limit=throttle.limit,
             concurrency=self.limits.concurrency,
@@ -119,7 +108,7 @@ class Engine:
             pause_left_s=throttle.pause_left_s,
         )
 
-    async def run(self, due: Iterable[Due]) -> Counts:
+    async def run(self, due: Iterable[Due]) -> events.Counts:
         """Ask for every due task; return when all are settled or a halt has drained.
 
         Cancelling the caller is the second signal: answers that arrived are saved, then CancelledError goes on.
@@ -225,7 +214,7 @@ class Engine:
         await self.ledger.fail([turn.due.task.id])
         reason = f"{turn.tally.faults[fault]} paid answers without an image ({fault}) in earlier runs; it has failed"
         turn.last = Step(state=TaskState.FAILED, failure=Failure(fault=fault, billed=Billed.NO, reason=reason))
-        self._emit(Warned(text=reason, task_id=turn.due.task.id))
+        self._emit(events.Warned(text=reason, task_id=turn.due.task.id))
 
     def _end(self, turn: _Turn) -> None:
         """Count and report a task whose last turn is over; later, where a halt may yet clear it of a failure."""
@@ -260,7 +249,7 @@ class Engine:
         if step.state is TaskState.PENDING and self._closed_folder(turn) is None:
             self.counts.trouble = reason
         self._emit(
-            TaskEnded(
+            events.TaskEnded(
                 task_id=task.id,
                 job=task.job,
                 state=step.state,
@@ -297,10 +286,11 @@ class Engine:
         checks = turn.due.task.checks
         for _ in range(checks.most_redos):
             flagged = turn.last
-            found = "" if flagged.artifact is None else _found(flagged.artifact, checks.redo)
+            flags = {} if flagged.artifact is None else flagged.artifact.flags
+            found = "; ".join(f"flagged {name}: {reason}" for name, reason in flags.items() if name in checks.redo)
             if not found or self._is_halted.is_set():
                 return
-            self._emit(RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=0.0, reason=found))
+            self._emit(events.RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=0.0, reason=found))
             await self._ask(turn)
             if turn.last.artifact is None or turn.last is flagged:
                 turn.last = flagged
@@ -336,7 +326,7 @@ class Engine:
         assert failure is not None
         seconds = wait_s(failure.fault, turn.tally, self.retry, hint_s=failure.hint_s, random=random.random)
         self._emit(
-            RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=seconds, reason=failure.reason)
+            events.RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=seconds, reason=failure.reason)
         )
         return seconds
 
@@ -354,7 +344,7 @@ class Engine:
         self.counts.attempts += was_sent  # here: the disk may not take what came
         if isinstance(result, Artifact):
             for text in self._warnings.of(task.id, result):
-                self._emit(Warned(text=text, task_id=task.id))
+                self._emit(events.Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
         if halt := self.policy.judged(
             result,
@@ -379,20 +369,16 @@ class Engine:
             self._halt(halt)
 
     def _look_at_throttle(self, failure: Failure) -> None:
-        """Give up when the throttle does, saying what was seen last; else report what it waits for."""
+        """Give up when the throttle does, saying what was seen last; else report its pause, again where it doubled."""
         verdict = self.gate.throttle.verdict
         if verdict is not None:
             self._halt(replace(verdict, reason=f"{verdict.reason} ({failure.reason})"))
-        else:
-            self._report_pause(failure)
-
-    def _report_pause(self, failure: Failure) -> None:
-        """Report that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
+            return
         now, left_s = asyncio.get_running_loop().time(), self.gate.throttle.pause_left_s
         if left_s < SHORTEST_S or left_s < 2 * (self._paused_until - now):
             return
         self._paused_until = now + left_s
-        self._emit(Paused(reason=f"{self.gate.throttle.pause_reason} ({failure.reason})", seconds=left_s))
+        self._emit(events.Paused(reason=f"{self.gate.throttle.pause_reason} ({failure.reason})", seconds=left_s))
 
     def _halt(self, halt: Halt) -> None:
         self._is_halted.set()
@@ -400,21 +386,16 @@ class Engine:
             self._released.add(halt.fault)
         self.gate.stop()
         if self.halts.add(halt):
-            self._emit(Halted(exit=halt.exit, reason=halt.reason))
+            self._emit(events.Halted(exit=halt.exit, reason=halt.reason))
 
     def _caught(self, bug: Exception) -> None:
         """Order a halt for a bug; `run` raises the first one, once everything in flight is saved."""
         self._bug = self._bug or bug
         self.halt(Exit.BUG, f"{type(self._bug).__name__}: {self._bug}")
 
-    def _emit(self, event: Event) -> None:
+    def _emit(self, event: events.Event) -> None:
         """Report an event. A listener that fails stops the run in order, as any bug does."""
         try:
             self.listen(event)
         except Exception as bug:  # raised by `run`
             self._caught(bug)
-
-
-def _found(image: Artifact, checks: Collection[str]) -> str:
-    """Return what these checks found in an image; empty: nothing."""
-    return "; ".join(f"flagged {name}: {reason}" for name, reason in image.flags.items() if name in checks)

@@ -44,13 +44,14 @@ class Refusal:
     is_final: bool
 
     def __str__(self) -> str:
+        budget = f"the budget of this {self.period} ({money(self.budget_microusd)})"
+        remedy = f"raise limits.budget.{self.period}" + (" (--budget)" if self.period is Period.RUN else "")
+        price = f"the next image may cost {money(self.price_microusd)}"
+        if self.price_microusd > self.budget_microusd:  # a new budget of the same size does not help
+            return f"{budget} is too small for one image: {price}; {remedy}"
         unknown = f", {money(self.unknown_microusd)} of it maybe billed" if self.unknown_microusd else ""
-        flag = " (--budget)" if self.period is Period.RUN else ""
-        return (
-            f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up{unknown}:"
-            f" {money(self.left_microusd)} left, the next image costs {money(self.price_microusd)};"
-            f" the next {self.period} has a new budget, or raise limits.budget.{self.period}{flag}"
-        )
+        left = f"{money(self.left_microusd)} left, {price}"
+        return f"{budget} is used up{unknown}: {left}; the next {self.period} has a new budget, or {remedy}"
 
 
 class Excess(NamedTuple):

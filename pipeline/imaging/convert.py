@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from math import sqrt
 from typing import Any
 
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from pipeline.imaging.formats import FORMATS, BrokenImageError, NotAnImageError, opened
-from pipeline.imaging.metadata import bare_png, strip
+from pipeline.imaging.metadata import bare_png, embed, extract, is_signed, made_by_model, strip
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # never EPS: it runs programs
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF"})
@@ -24,7 +24,9 @@ _PNG_PIXELS = 4_000_000  # larger opaque pictures become JPEG: a PNG of them pas
 _JPEG_PIXELS = 256_000_000  # of a JPEG, which can be read at an eighth of its size
 _PIXELS = 130_000_000  # of other kinds, which are decoded whole
 _QUALITIES = (95, 90, 85)
+_JPEG_XMP_BYTES = 65_000  # one segment has room for so much
 _CAMERA_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298})  # description to copyright
+_BITS, _PLANES = 0x0102, 0x011C  # of a TIFF; Pillow 13 reads planes of 16 bits as planes of 8, another picture
 _CAMERA_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
 
 
@@ -48,6 +50,8 @@ def convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool)
             return _convert_anyhow(data, most_bytes, most_pixels, keep_metadata)
     except MemoryError as error:
         raise OutOfMemoryError("cannot be converted here: it takes too much memory") from error
+    except UnreadableError:
+        raise
     except UnidentifiedImageError as error:
         raise UnreadableError("not a picture of a kind that can be read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -79,16 +83,19 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
     Image.MAX_IMAGE_PIXELS = _JPEG_PIXELS if is_jpeg else _PIXELS
     with Image.open(io.BytesIO(data), formats=_formats()) as opened:
         kind = opened.format or ""
+        if kind == "TIFF" and opened.tag_v2.get(_PLANES) == 2 and max(opened.tag_v2.get(_BITS, (1,))) > 8:  # type: ignore[attr-defined]
+            raise UnreadableError("a TIFF of separate planes is read with 8 bits only: save it interleaved")
         if opened.width * opened.height > most_pixels:
             opened.draft(opened.mode, _fit(opened.size, most_pixels))
         opened.load()
         kept: dict[str, Any] = {"exif": _camera_exif(opened)} if keep_metadata else {}
         ImageOps.exif_transpose(opened, in_place=True)  # a copy of the largest pictures takes half a gigabyte
     picture = _eight_bits(opened)
-    if picture.info.get("icc_profile") and picture.mode in ("RGB", "RGBA", "L"):
-        kept["icc_profile"] = picture.info["icc_profile"]
     if picture.width * picture.height > most_pixels:
         picture = picture.resize(_fit(picture.size, most_pixels), Image.Resampling.LANCZOS)
+    profile = picture.info.pop("icc_profile", None)
+    if profile:  # models see the numbers of pixels, and not the colours that a profile says they are
+        picture = _in_srgb(picture, profile)
     return _encode(picture, kind, most_bytes, kept)
 
 
@@ -136,7 +143,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _scaled(picture: Image.Image) -> Image.Image:
-    """Return more than eight bits as eight: 16 bits by their upper half, anything wider from its least to its most."""
+    """Return more than eight bits as eight: 16 bits by their upper half, fractions of 1, else from least to most."""
     is_sixteen = picture.mode.startswith("I;16")
     wide = picture.convert("F")
     low, high = wide.getextrema()
@@ -145,7 +152,7 @@ def _scaled(picture: Image.Image) -> Image.Image:
     if is_sixteen or (low >= 0 and 255 < high <= 65_535):
         low, high = 0.0, 65_535.0
     elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
+        low, high = 0.0, 1.0 if high <= 1 else 255.0  # 1 is white where pixels are fractions
     factor = 255.0 / (high - low) if high > low else 0.0
     return wide.point(lambda value: value * factor + (-low * factor + 0.5)).convert("L")
 
@@ -179,26 +186,37 @@ def _saved(picture: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
 
 
 def rendition(
-    data: bytes, mime: str, *, kind: str | None, quality: int, max_side: int | None, is_srgb: bool, is_stripped: bool
+    data: bytes, *, kind: str | None, quality: int, max_side: int | None, is_srgb: bool, is_stripped: bool
 ) -> tuple[bytes, str]:
-    """Return the image as asked, upright, and its suffix; `kind` None: the one it has. Raises NotAnImageError."""
-    wanted = (kind or mime.removeprefix("image/")).upper()
-    wanted_mime, suffix = FORMATS[wanted]
+    """Return the image as asked, upright, and its media type; `kind` None: the one it has. Raises NotAnImageError."""
     try:
         with opened(data) as source:
-            profile = source.info.get("icc_profile")
+            wanted = kind.upper() if kind is not None else source.format or ""
+            mime, _ = FORMATS[wanted]
             is_small = max_side is None or max(source.size) <= max_side
-            if wanted_mime == mime and is_small and not (is_srgb and profile):
-                return (strip(data, mime) if is_stripped else data), suffix
-            picture = ImageOps.exif_transpose(source)
-            if is_srgb and profile:
-                picture, profile = _in_srgb(picture, profile), None
-                picture.info.pop("icc_profile", None)
-            if not is_small and max_side is not None:
-                picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            return _encoded(picture, wanted, quality, profile, is_stripped), suffix
+            is_as_asked = not is_srgb or not (source.info.get("icc_profile") or source.mode == "CMYK")
+            if wanted == source.format and is_small and is_as_asked:
+                return (strip(data, mime) if is_stripped else data), mime
+            upright = ImageOps.exif_transpose(source)
+        kept = {} if is_stripped else _kept(upright, data)
+        picture = _eight_bits(upright)  # also because colours of a palette cannot be mixed
+        kept["icc_profile"] = picture.info.get("icc_profile")
+        if is_srgb and kept["icc_profile"]:
+            picture, kept["icc_profile"] = _in_srgb(picture, kept["icc_profile"]), None
+        if not is_small and max_side is not None:
+            picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        made, record = _encoded(picture, wanted, quality, kept), None if is_stripped else extract(data)
+        return (made if record is None else embed(made, mime, record)), mime
+    except UnidentifiedImageError as error:
+        raise NotAnImageError("not a whole PNG, JPEG or WebP image") from error
     except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError) as error:
         raise NotAnImageError(str(error)) from error
+
+
+def _kept(picture: Image.Image, data: bytes) -> dict[str, Any]:
+    """Return its EXIF and XMP; a picture whose signature is lost still says that a model made it."""
+    xmp = picture.info.get("xmp") or (made_by_model() if is_signed(data) else b"")
+    return {"exif": picture.getexif() or b"", "xmp": xmp}
 
 
 def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
@@ -210,20 +228,26 @@ def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
         screen = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(picture, io.BytesIO(profile), screen, outputMode=mode)
-    return picture.convert(mode) if converted is None else converted
+    picture = picture.convert(mode) if converted is None else converted
+    picture.info.pop("icc_profile", None)  # that of sRGB, dated now
+    return picture
 
 
-def _encoded(picture: Image.Image, kind: str, quality: int, profile: bytes | None, is_stripped: bool) -> bytes:
-    options: dict[str, Any] = {} if profile is None else {"icc_profile": profile}
-    exif = picture.getexif()
-    if exif and not is_stripped:
-        options["exif"] = exif
-    if kind == "JPEG":
-        picture = _on_white(picture)
-        options |= {"quality": quality, "subsampling": 0 if quality >= 90 else 2, "optimize": True}
-    elif kind == "WEBP":
-        options |= {"quality": quality}
-    return _saved(picture, kind, options)
+def _encoded(picture: Image.Image, kind: str, quality: int, kept: dict[str, Any]) -> bytes:
+    if kind == "PNG":
+        texts = PngImagePlugin.PngInfo()
+        if kept.get("xmp"):
+            texts.add_itxt("XML:com.adobe.xmp", kept["xmp"].decode("utf-8", "replace"))
+        return _saved(picture, kind, {**kept, "pnginfo": texts})
+    if kind == "WEBP":
+        return _saved(picture, kind, {**kept, "quality": quality})
+    if len(kept.get("xmp", b"")) > _JPEG_XMP_BYTES:
+        del kept["xmp"]
+    picture = _on_white(picture)
+    options = {**kept, "quality": quality, "subsampling": 0 if quality >= 90 else 2}
+    made = _saved(picture, kind, options)
+    is_smooth = len(made) < picture.width * picture.height  # optimizing takes a buffer, of that many bytes in Pillow
+    return _saved(picture, kind, {**options, "optimize": True}) if is_smooth else made
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

@@ -43,22 +43,13 @@ class DecoderDiedError(Exception):
 
 
 class Decoder:
-    """One child process, started by the first call and again after it died. One call at a time; `close` from anywhere.
-
-    A context manager.
-    """
+    """One child process, started by the first call and again after it died. One call at a time; `close` anywhere."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._calls = threading.Lock()
         self._starts = threading.Lock()  # no child is started that `close` would not see
         self._is_closed = False
-
-    def __enter__(self) -> "Decoder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def call(self, function: Callable[..., tuple[str, bytes]], data: bytes, *arguments: object) -> tuple[str, bytes]:
         """Return what a function of a module returns there for `data` and `arguments`, which JSON can hold.

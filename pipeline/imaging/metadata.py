@@ -92,41 +92,50 @@ def _only_orientation(value: int) -> bytes:
     return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, _ORIENTATION, 3, 1, value, 0, 0)
 
 
+def orientation_of(data: bytes, mime: str) -> int:
+    """Return how a whole JPEG, PNG or WebP lies, 1 (upright) to 8, by the last EXIF block that it holds.
+
+    Raises: BrokenImageError where its container cannot be walked.
+    """
+    match mime:
+        case "image/jpeg":
+            blocks = [data[at + 4 : end] for code, at, end in jpeg_segments(data, scans=False) if code == 0xE1]
+            blocks = [block for block in blocks if block.startswith(_EXIF_HEADER)]
+        case "image/png":
+            blocks = [data[at:end] for kind, at, end in png_chunks(data, verify=False) if kind == b"eXIf"]
+        case _:
+            blocks = [data[at:end] for kind, at, end in webp_chunks(data) if kind == b"EXIF"]
+    return orientation(blocks[-1]) if blocks else 1
+
+
 def _strip_jpeg(data: bytes) -> bytes:
-    kept, lies, view, end = [], 1, memoryview(data), 2
+    kept, turned, view = [], orientation_of(data, "image/jpeg"), memoryview(data)
     for code, start, end in jpeg_segments(data):
         content = bytes(view[start + 4 : start + 32])
-        if code == 0xE1 and content.startswith(_EXIF_HEADER):
-            lies = orientation(data[start + 4 : end])
         is_app = 0xE0 <= code <= 0xEF
         if (is_app and content.startswith(_KEPT_APPS.get(code, b"\0no"))) or not (is_app or code == 0xFE):
             kept.append(view[start:end])
-    if lies != 1:
-        block = _EXIF_HEADER + _only_orientation(lies)
+    if turned != 1:
+        block = _EXIF_HEADER + _only_orientation(turned)
         after_jfif = 1 if kept and kept[0][1] == 0xE0 else 0
         kept.insert(after_jfif, memoryview(_jpeg_segment(b"\xe1", block)))
     return b"".join([b"\xff\xd8", *kept])
 
 
 def _strip_png(data: bytes, dropped: frozenset[bytes] = _PNG_DROPPED) -> bytes:
-    kept, lies, view = [memoryview(data)[:8]], 1, memoryview(data)
-    for kind, start, end in png_chunks(data):
-        if kind == b"eXIf":
-            lies = orientation(data[start:end])
-        elif kind not in dropped:
-            kept.append(view[start - 8 : end + 4])
-    if lies != 1:
-        kept.insert(2, memoryview(_png_chunk(b"eXIf", _only_orientation(lies))))  # after the header
+    kept, turned, view = [memoryview(data)[:8]], orientation_of(data, "image/png"), memoryview(data)
+    kept += [view[start - 8 : end + 4] for kind, start, end in png_chunks(data) if kind not in dropped]
+    if turned != 1:
+        kept.insert(2, memoryview(_png_chunk(b"eXIf", _only_orientation(turned))))  # after the header
     return b"".join(kept)
 
 
 def _strip_webp(data: bytes) -> bytes:
-    chunks = [(kind, data[start:end]) for kind, start, end in webp_chunks(data)]
-    lies = next((orientation(body) for kind, body in reversed(chunks) if kind == b"EXIF"), 1)
-    kept = [(kind, body) for kind, body in chunks if kind in _WEBP_KEPT]
-    if lies != 1:
-        kept.append((b"EXIF", _only_orientation(lies)))
-    flag = 0 if lies == 1 else _WEBP_EXIF
+    turned = orientation_of(data, "image/webp")
+    kept = [(kind, data[start:end]) for kind, start, end in webp_chunks(data) if kind in _WEBP_KEPT]
+    if turned != 1:
+        kept.append((b"EXIF", _only_orientation(turned)))
+    flag = 0 if turned == 1 else _WEBP_EXIF
     return _webp(
         (kind, bytes([body[0] & ~(_WEBP_EXIF | _WEBP_XMP) | flag]) + body[1:] if kind == b"VP8X" and body else body)
         for kind, body in kept
@@ -246,6 +255,11 @@ def is_signed(data: Bytes) -> bool:
 def sidecar(record: dict[str, object]) -> Sidecar:
     """Return the record as a file of its own: an XMP packet, as photo programs keep it beside an image."""
     return Sidecar(data=_packet(_record(record)), mark=_MARK)
+
+
+def made_by_model() -> bytes:
+    """Return an XMP packet that says nothing but that a model made the picture."""
+    return _packet("")
 
 
 def extract(data: bytes) -> dict[str, object] | None:

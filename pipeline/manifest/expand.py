@@ -6,6 +6,7 @@ to a private SQLite file (`connect("")`) that sorts them once at the end: 2 s an
 where two sets of texts took 300 MB.
 """
 
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -20,10 +21,12 @@ from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place, folder_of
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
 from pipeline.manifest.problems import BadValue
-from pipeline.manifest.sources import InputDigests, InputFiles, Sources, Upstream
+from pipeline.manifest.sources import InputDigests, InputFiles, Sources, Upstream, input_globs
 from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
+from pipeline.manifest.templates import Template
 from pipeline.model import Task
+from pipeline.text import count
 
 _BATCH = 5000
 _SCHEMA = """
@@ -84,6 +87,44 @@ class TaskNames:
         self._pending.clear()
 
 
+_UNFILLED = re.compile(r"\{\{\s*((?:row|vars|matrix|file)\.\w{1,60})|(?<![{$])\{(?:row\.)?(\w{1,60})\}(?!\})")
+
+
+class PromptNotes:
+    """Counts prompts that can be bought, and that few mean: with an empty cell, or the name of one left in them."""
+
+    def __init__(self) -> None:
+        self._found: Counter[tuple[str, str]] = Counter()
+        self._first: dict[tuple[str, str], str] = {}
+
+    def look_at_row(self, template: Template | None, row: SourceRow) -> None:
+        """Look at the cells of a row that a prompt shows."""
+        for column in () if template is None or row.data is None else template.cells:
+            if not row.fields.get(column, "").strip():
+                self._count(("empty", f"row.{column}" if column.isidentifier() else f"row[{column!r}]"), row.place)
+
+    def look_at_prompt(self, task: Task) -> None:
+        """Look for the name of a value, written as other tools do or in a value that is no template itself."""
+        for inside, alone in set(_UNFILLED.findall(task.prompt)) if "{" in task.prompt else ():
+            if inside or alone in task.fields:
+                self._count(("unfilled", inside or f"row.{alone}"), task.id)
+
+    def notes(self) -> Iterator[str]:
+        """Yield a line for each name."""
+        for (kind, name), number in self._found.items():
+            first = f" ({'the first is ' if number > 1 else ''}{self._first[kind, name]})"
+            if kind == "empty":
+                what = f"{name} is empty in {count(number, 'row')}{first}, and missing in the prompt; fill it"
+                yield f"{what}, or say what then holds: {{{{ {name} or '...' }}}}"
+            else:
+                what = f"{count(number, 'prompt')}{first} would be sent with the name of a value in braces; write"
+                yield f"{what} {{{{ {name} }}}} in the prompt itself: cells and vars are no templates"
+
+    def _count(self, what: tuple[str, str], where: str) -> None:
+        self._found[what] += 1
+        self._first.setdefault(what, where)
+
+
 MAX_PROBLEMS = 100
 _ALIKE = 3  # problems of one key: a column missing from every row does not hide other mistakes
 
@@ -117,13 +158,15 @@ class Expansion:
         files = InputFiles(folder_of(manifest.path), digests, promised=promised)
         self._sources = Sources(manifest, upstream=upstream, now=now, files=files)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
-        self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._sources.inputs())
+        self._globs = input_globs(manifest)
+        self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._globs)
         self._maker = TaskMaker(manifest, inputs=files, outputs=self._outputs)
         self._problems: list[Problem] = []
         self._alike: Counter[tuple[str, int | None, int | None]] = Counter()
         self._unlisted = 0
-        self._broken: list[str] = []
-        self._left_out = 0
+        self._prompts = PromptNotes()
+        self._left_out: list[str] = []  # the first of them
+        self._left_out_count = 0
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -133,15 +176,16 @@ class Expansion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of the sources."""
-        unlisted = self._left_out - len(self._broken)
-        return (*self._sources.notes, *self._broken, *([f"and {unlisted:,} more are left out"] if unlisted else []))
+        unlisted = self._left_out_count - len(self._left_out)
+        more = [f"and {unlisted:,} more are left out"] if unlisted else []
+        return (*self._sources.notes, *self._prompts.notes(), *self._left_out, *more)
 
     def __iter__(self) -> Iterator[Task]:
         self._manifest.budget.begin()
         try:
             with closing(TaskNames()) as names:
                 yield from self._tasks(names)
-                for problem in self._shared(names):
+                for problem in (*self._shared(names), *self._taken_deliveries()):
                     self._note(problem)
         except sqlite3.Error as error:
             raise StorageError(f"the scratch file for checking names failed: {error}; free space in $TMPDIR") from None
@@ -157,6 +201,7 @@ class Expansion:
                     what = f"the manifest makes more than {MAX_TASKS:,} tasks"
                     self._note(self._at_job(plan.name, what, "split it into several manifests"))
                     return
+                self._prompts.look_at_prompt(task)
                 names.add(task.id, key, row.line)
                 for folder in images_in_the_way(key):
                     names.add_use("folder", folder, task.id)
@@ -165,13 +210,13 @@ class Expansion:
                 yield task
 
     def _rows(self) -> Iterator[tuple[JobPlan, SourceRow]]:
-        """Yield the rows of every job; note the problems between them."""
         for job in self._jobs:
             plan = self._manifest.jobs[job]
             for row in self._sources.rows(plan):
                 if isinstance(row, Problem):
                     self._note(row)
                 else:
+                    self._prompts.look_at_row(plan.recipe.prompt, row)
                     yield plan, row
 
     def _row_tasks(self, plan: JobPlan, row: SourceRow) -> Iterator[tuple[Task, str]]:
@@ -183,16 +228,13 @@ class Expansion:
                 bad = (first, *first.others)
                 recipe = plan.recipe if plan.items is None else plan.items[row.key]
                 if recipe.skip_broken and all(each.is_input for each in bad):
-                    self._leave_out(plan.name, f"{plan.name}/{name} is left out: {first.what}")
+                    self.incomplete.add(plan.name)
+                    self._left_out_count += 1
+                    if len(self._left_out) < MAX_PROBLEMS:
+                        self._left_out.append(f"{plan.name}/{name} is left out: {first.what}")
                     continue
                 for each in bad:
                     self._note(self._located(plan, row, name[:120], each))
-
-    def _leave_out(self, job: str, note: str) -> None:
-        self._left_out += 1
-        self.incomplete.add(job)
-        if self._left_out <= MAX_PROBLEMS:
-            self._broken.append(note)
 
     def _located(self, plan: JobPlan, row: SourceRow, name: str, bad: BadValue) -> Problem:
         of = f"{plan.name}/{name}" + (f" ({row.place})" if row.place else "") if name != plan.name else ""
@@ -216,8 +258,13 @@ class Expansion:
         else:
             self._unlisted += 1
 
+    def _taken_deliveries(self) -> Iterator[Problem]:
+        for name, recipe in self._manifest.deliveries.items():
+            if recipe.is_taken_by(self._globs):
+                what = f"the inputs' own pattern takes what deliver.{name} writes, and would buy more of it each time"
+                yield self._manifest.problems.at(("deliver", name, "to"), what, "name a folder outside of the inputs'")
+
     def _shared(self, names: TaskNames) -> Iterator[Problem]:
-        """Yield what is wrong between tasks."""
         for value, tasks, task_id, line, _, last_line in names.ask(_SHARED.format(column="id")):
             job = task_id.partition("/")[0]
             lines = [self._line_of(job, each) for each in (line, last_line) if each is not None]

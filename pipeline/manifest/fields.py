@@ -109,7 +109,9 @@ def _zone(value: object) -> str:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         what = f"the time zone {name!r} is not known on this system"
-        raise BadValue(what, "write UTC, or a name such as Europe/Lisbon") from None
+        is_bare = not zoneinfo.available_timezones()  # a small container image
+        instead = "install tzdata, or write UTC" if is_bare else "write UTC, or a name such as Europe/Lisbon"
+        raise BadValue(what, instead) from None
     return name
 
 

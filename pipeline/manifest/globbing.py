@@ -75,8 +75,8 @@ def compile_globs(
     folder: str,
     *,
     is_folder: Callable[[str], bool],
-    ignore: tuple[str, ...] = (),
-    hidden: bool = False,
+    ignore: tuple[str, ...],
+    hidden: bool,
 ) -> Glob:
     """Return one Glob for all patterns, relative to `folder`. BadValue when one is malformed.
 
@@ -226,10 +226,10 @@ def _fixed(text: str) -> str:
 
 Inode = tuple[int, int]
 _OF_THE_KERNEL = ("/proc", "/sys", "/dev")
-# What NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits.
-_SYSTEM_FOLDERS = frozenset((
+# What NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits, views of a folder.
+_SYSTEM_NAMES = frozenset((
     "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin", "recycler",
-    "system volume information", "lost+found", ".trashes", "__macosx",
+    "system volume information", "lost+found", ".trashes", "__macosx", "thumbs.db", "desktop.ini",
 ))  # fmt: skip
 
 
@@ -239,10 +239,10 @@ def matching(glob: Glob, names: Iterable[tuple[str, int]], own: str | None) -> I
     `own`: the prefix of our outputs, relative to the base; None: they lie elsewhere.
     """
     for name, size_bytes in names:
-        *folders, last = name.split("/")
+        last = name.rpartition("/")[2]
         is_marker = size_bytes == 0 and "." not in last  # what consoles put where a person makes a folder
         is_ours = last.startswith(PART_PREFIX) or (own is not None and name.startswith(f"{own}/"))
-        is_of_system = not glob.hidden and not _SYSTEM_FOLDERS.isdisjoint(folder.lower() for folder in folders)
+        is_of_system = not glob.hidden and not _SYSTEM_NAMES.isdisjoint(name.lower().split("/"))
         if not (is_marker or is_ours or is_of_system) and glob.takes(name):
             yield name
 
@@ -295,7 +295,7 @@ def _entries(glob: Glob, relative: str) -> Iterator[str | Problem]:
                     continue
                 below = f"{relative}/{entry.name}" if relative else entry.name
                 is_folder = entry.is_dir()
-                if is_folder and entry.name.lower() in _SYSTEM_FOLDERS and not glob.hidden:
+                if entry.name.lower() in _SYSTEM_NAMES and not glob.hidden:
                     continue
                 if (is_folder and not can_go_deeper) or glob.ignores(below):
                     continue

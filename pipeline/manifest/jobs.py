@@ -122,7 +122,6 @@ _PROMPTS = frozenset(("prompt", "prompt_file"))
 
 
 def _written(keys: Keys | None, path: KeyPath) -> Written:
-    """Return the keys that one layer sets."""
     own = keys.model_fields_set & Keys.model_fields.keys() if keys is not None else ()
     return {key: ((*path, key), getattr(keys, key)) for key in own}
 
@@ -210,7 +209,7 @@ class Planner:
     def plans(self, file: ManifestFile, *, damaged: Collection[str]) -> dict[str, JobPlan]:
         """Plan every job. `damaged` jobs had problems before: what they lack may have been cut out."""
         self._upstream = _upstreams(file.jobs)
-        self._axes = {name: _keys(job) for name, job in file.jobs.items()}
+        self._axes = {name: _keys(job) for name, job in file.jobs.items() if name not in damaged}
         defaults = {"output": ((), None)} | _written(file.defaults, ("defaults",))
         return {name: self._plan(name, job, defaults, name in damaged) for name, job in file.jobs.items()}
 
@@ -281,8 +280,9 @@ class Planner:
             data = read_bytes(file, max_bytes=MAX_PROMPT_FILE_BYTES, too_big="a prompt is at most 100,000 characters")
             text = decode_utf8(data, file=str(file)).replace("\r\n", "\n").rstrip()
         except InputError as error:
-            what = f"prompt_file {name!r}: {error.problems[0].what}"
-            self._problems.add(path, what, "the path is relative to this file")
+            problem = error.problems[0]
+            instead = "the path is relative to this file" if problem.line is None else problem.instead
+            self._problems.add(path, f"prompt_file {name!r}: {problem.what}", instead)
             return None
         return self._template(text, Origin(path, str(file), text), scope)
 
@@ -296,11 +296,10 @@ class Planner:
         return template
 
     def _scope(self, name: str, job: Job) -> Scope:
-        """Return what the templates of a job may use."""
         scope: dict[str, Collection[str] | None] = {"vars": self._variables, "job": None, "id": None, "variant": None}
         chain = [*upstream_of(name, self._upstream)]
         if job.matrix is not None or chain:
-            is_known = self._axes.keys() >= {*chain}  # a job that is not there is reported by `stages_of`
+            is_known = self._axes.keys() >= {name, *chain}  # what is wrong with a job or missing is reported elsewhere
             axes = (self._axes.get(each, frozenset()) for each in (name, *chain))
             scope["matrix"] = frozenset[str]().union(*axes) if is_known else None
         if job.each is not None and job.each.kind != "files":
@@ -343,7 +342,6 @@ def _upstreams(jobs: Mapping[str, Job]) -> dict[str, str]:
 
 
 def _keys(job: Job) -> frozenset[str]:
-    """Return what a job's own matrix adds to `matrix.`."""
     return Combinations(job.matrix).keys if job.matrix is not None else frozenset()
 
 

@@ -14,18 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.errors import InputError, Problem
+from pipeline.manifest import location
 from pipeline.manifest.jobs import Combinations, JobPlan, Planner, stages_of
-from pipeline.manifest.location import (
-    Directories,
-    Place,
-    decode_utf8,
-    directories,
-    folder_of,
-    is_address,
-    is_name,
-    read_bytes,
-    secret_reason,
-)
+from pipeline.manifest.location import Place
 from pipeline.manifest.outputs import DeliveryRecipe, recipes_of
 from pipeline.manifest.problems import BadValue, Problems
 from pipeline.manifest.sandbox import Names, RenderBudget
@@ -168,8 +159,8 @@ def load(
     Raises InputError with every problem, each as `file:line:column: what; what to write instead`.
     """
     too_big = "move long lists into a CSV, JSONL or Parquet file and use `each`"
-    data = read_bytes(path, max_bytes=MAX_BYTES, too_big=too_big)
-    text = decode_utf8(data, file=str(path))
+    data = location.read_bytes(path, max_bytes=MAX_BYTES, too_big=too_big)
+    text = location.decode_utf8(data, file=str(path))
     tree, structural = parse(text, file=str(path))
     problems = Problems(text, str(path), structural)
     file, damaged = validate(tree, problems)
@@ -193,7 +184,7 @@ class _Reader:
 
     def __init__(self, path: Path, file: ManifestFile, problems: Problems, *, simulate: bool) -> None:
         self._path = path
-        self._folder = folder_of(path)
+        self._folder = location.folder_of(path)
         self._file = file
         self._problems = problems
         self._simulate = simulate
@@ -234,7 +225,7 @@ class _Reader:
             retry=RetryKeys.or_default(file.retry).settings(),
             prices=file.prices or {},
             output_dir=output_dir,
-            is_for_bucket=file.output_dir is not None and is_address(file.output_dir),
+            is_for_bucket=file.output_dir is not None and location.is_address(file.output_dir),
             state_dir=state_dir,
             notify=self._notify(variables),
             stages=stages_of(file.jobs, problems),
@@ -254,13 +245,13 @@ class _Reader:
 
     def _name(self) -> str:
         name = self._file.name if self._file.name is not None else self._path.stem
-        if not is_name(name):
+        if not location.is_name(name):
             what = f"the file's name {name[:40]!r} is not usable as the manifest's name"
             self._problems.add((), what, "write `name:` with letters, digits, - and _")
         return name
 
-    def _directories(self, name: str) -> Directories:
-        output_dir, state_dir = directories(
+    def _directories(self, name: str) -> location.Directories:
+        output_dir, state_dir = location.directories(
             self._folder,
             name=name,
             kind=self._provider.kind,
@@ -288,7 +279,7 @@ class _Reader:
                 what = "tier: flex is offered by kind google alone"
                 self._problems.add(path, what, "write tier: standard, or provider.kind: google")
         profile = self._provider.profile
-        refused = None if profile is None else secret_reason(str(self._folder / profile))
+        refused = None if profile is None else location.secret_reason(str(self._folder / profile))
         if refused is not None:
             self._problems.add(("provider", "profile"), f"the profile is refused: {refused}", "name a profile")
         return self._provider.settings(self._folder, simulate=self._simulate, is_flex=bool(flex))

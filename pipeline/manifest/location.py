@@ -165,13 +165,6 @@ def peek(path: Path, *, simulate: bool) -> Directories | None:
 
 # -- plain files -------------------------------------------------------------------------------------------------------
 
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 # C0 controls, DEL and the characters YAML 1.1 readers take for line ends, which editors do not.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029\ufffe\uffff]")
 _SYSTEM_FOLDERS = (
@@ -201,7 +194,7 @@ def kind_of(mode: int) -> str | None:
     """Name what `st_mode` says when it is not a regular file; None when it is one."""
     if stat.S_ISREG(mode):
         return None
-    return next((name for matches, name in _KINDS if matches(mode)), "not a regular file")
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
 
 
 def secret_reason(path: str, *, real_folder: Callable[[str], str] = os.path.realpath) -> str | None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.location import Place, is_address, kind_of, split_bucket
@@ -39,7 +39,7 @@ _CLEAN = re.compile(
     r"(?:/[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?)*",
     re.IGNORECASE,
 )
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
+_RESERVED = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|clock\$|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 # Controls, lone surrogates, line ends, direction marks and overrides, byte-order mark; then what Windows refuses.
 _STRIPPED = re.compile(
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff" + r'<>:"|?*\\]'
@@ -66,7 +66,7 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
     if segments[-1].startswith(PART_PREFIX):
         what = f"the output name {_shown(rendered)} starts with {PART_PREFIX}"
         raise BadValue(what, "that prefix is reserved for unfinished files")
-    name = "/".join(_bounded(_unreserved(segment), task_id) for segment in segments)
+    name = "/".join(_bounded(_RESERVED.sub(r"\1_", segment), task_id) for segment in segments)
     if len(name.encode()) > MAX_NAME_BYTES:
         raise BadValue(f"the output name {_shown(rendered)} is longer than {MAX_NAME_BYTES:,} bytes", "make it shorter")
     return name
@@ -98,10 +98,6 @@ def _refuse(rendered: str) -> None:
 
 def _clean(segment: str) -> str:
     return unicodedata.normalize("NFC", _STRIPPED.sub("", segment)).rstrip(". ")
-
-
-def _unreserved(segment: str) -> str:
-    return _RESERVED.sub(r"\1_", segment, count=1) if _RESERVED.match(segment) else segment
 
 
 def _bounded(segment: str, task_id: str) -> str:
@@ -200,6 +196,14 @@ def _is_below(path: str, root: str) -> bool:
     return posixpath.commonpath([path, root]) == root
 
 
+def is_input(location: str, inputs: "Sequence[Glob]") -> bool:
+    """Say whether a pattern of inputs takes what is at a location, a path or the address of an object."""
+    bucket, below = split_bucket(location)
+    path = below if bucket else os.path.realpath(below)
+    found = (glob for glob in inputs if glob.bucket == bucket and _is_below(path, glob.base))
+    return any(glob.takes(posixpath.relpath(path, glob.base)) for glob in found)
+
+
 SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 
 
@@ -208,26 +212,31 @@ class DeliveryRecipe:
     """One delivery."""
 
     name: str
+    keys: DeliverKeys
     place: Place  # a folder is absolute; a rehearsal has a folder of its own
-    is_picked: bool  # else every done image
-    select: tuple[str, ...]
     template: Template | None  # of the file's name, without suffix; None: as below the output directory
-    kind: str | None  # jpeg, png, webp; None: as it is
-    quality: int
-    max_side: int | None
-    is_srgb: bool
-    is_stripped: bool
 
     @property
     def suffix(self) -> str | None:
         """Of every file; None: that of its image."""
-        return None if self.kind is None else SUFFIXES[self.kind]
+        return None if self.keys.format is None else SUFFIXES[self.keys.format]
+
+    @property
+    def rendition(self) -> dict[str, Any]:
+        """How its files are made, in the words of `imaging.convert.rendition`."""
+        keys, is_srgb, is_stripped = self.keys, self.keys.profile == "srgb", self.keys.metadata == "strip"
+        form = {"kind": keys.format, "quality": keys.quality, "max_side": keys.max_side}
+        return {**form, "is_srgb": is_srgb, "is_stripped": is_stripped}
 
     @property
     def digest(self) -> str:
         """What tells apart recipes that make other bytes."""
-        asked = (self.kind, self.quality, self.max_side, self.is_srgb, self.is_stripped)
-        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr(tuple(self.rendition.values())).encode()).hexdigest()[:16]
+
+    def is_taken_by(self, inputs: "Sequence[Glob]") -> bool:
+        """Say whether a pattern of inputs takes files of this delivery: each would be bought anew, and delivered."""
+        suffixes = [self.suffix] if self.suffix else OUTPUT_SUFFIXES
+        return any(is_input(f"{str(self.place).rstrip('/')}/x{suffix}", inputs) for suffix in suffixes)
 
     def file_name(self, context: Context, *, task_id: str, image_name: str) -> str:
         """Return the name of one file without suffix. Raises InputError."""
@@ -263,22 +272,10 @@ def recipes_of(
         except BadValue as bad:
             problems.add_bad(bad)
         place = _delivery_place(folder, name, each.to, is_simulated)
-        recipes[name] = DeliveryRecipe(
-            name=name,
-            place=place,
-            is_picked=each.source == "picked",
-            select=() if each.select is None else tuple(each.select),
-            template=template,
-            kind=each.format,
-            quality=each.quality,
-            max_side=each.max_side,
-            is_srgb=each.profile == "srgb",
-            is_stripped=each.metadata == "strip",
-        )
+        recipes[name] = DeliveryRecipe(name=name, keys=each, place=place, template=template)
         if place in owners:
-            problems.add(
-                ("deliver", name, "to"), f"deliver.{name}.to is {owners[place]}", "name a directory of its own"
-            )
+            what = f"deliver.{name}.to is {owners[place]}"
+            problems.add(("deliver", name, "to"), what, "name a directory of its own")
         owners.setdefault(place, f"that of {name}")
     return recipes
 

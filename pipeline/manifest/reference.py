@@ -16,18 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.errors import InputError, Problem
+from pipeline.manifest import settings
 from pipeline.manifest.location import is_name
 from pipeline.manifest.schema import ChecksKeys, DeliverKeys, Each, Job, Keys, ManifestFile, Matrix, MinSideKeys
-from pipeline.manifest.settings import (
-    BudgetKeys,
-    ConcurrencyKeys,
-    LimitsKeys,
-    NotifyKeys,
-    ProviderKeys,
-    RetryKeys,
-    StopOnKeys,
-    WaitKeys,
-)
 from pipeline.manifest.yaml import PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD
 
@@ -59,14 +50,14 @@ Editors with a YAML language server complete and check a file that begins with
 # The sections in the order of the page: where the mapping is written, its model, what to say of it.
 SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Top level", ManifestFile, ""),
-    ("provider", ProviderKeys, ""),
-    ("limits", LimitsKeys, ""),
-    ("limits.concurrency", ConcurrencyKeys, "A number alone is `max`."),
-    ("limits.budget", BudgetKeys, "A number alone is `run`."),
-    ("limits.stop_on", StopOnKeys, ""),
-    ("retry", RetryKeys, ""),
-    ("retry.wait", WaitKeys, ""),
-    ("notify", NotifyKeys, ""),
+    ("provider", settings.ProviderKeys, ""),
+    ("limits", settings.LimitsKeys, ""),
+    ("limits.concurrency", settings.ConcurrencyKeys, "A number alone is `max`."),
+    ("limits.budget", settings.BudgetKeys, "A number alone is `run`."),
+    ("limits.stop_on", settings.StopOnKeys, ""),
+    ("retry", settings.RetryKeys, ""),
+    ("retry.wait", settings.WaitKeys, ""),
+    ("notify", settings.NotifyKeys, ""),
     ("A job, defaults, an item", Keys, "These may stand in a job, in `defaults` and in an entry of `items`."),
     ("A job only", Job, "`items` and `each` exclude each other; `matrix` multiplies whichever rows there are."),
     (
@@ -106,7 +97,6 @@ def _section(whole: dict[str, Any], title: str, model: type[BaseModel], remark: 
 
 
 def _properties(whole: dict[str, Any], model: str) -> dict[str, Any]:
-    """Return the JSON Schema of a model's keys."""
     schema: dict[str, Any] = whole["definitions"].get(model, whole)
     mapping: dict[str, Any] = next(each for each in (schema, *schema.get("anyOf", ())) if "properties" in each)
     properties: dict[str, Any] = mapping["properties"]
@@ -229,17 +219,12 @@ def write_example(kind: Kind, path: Path) -> list[Path]:
     return [*files]
 
 
-def _table(path: Path) -> dict[Path, bytes]:
-    return {path.with_name(f"{path.stem}.csv"): _TABLE.encode()}
-
-
 def _photographs(path: Path) -> dict[Path, bytes]:
     folder = path.with_name(f"{path.stem}-photos")
     return {folder / name: _photograph(name, sky, ground) for name, sky, ground in _PHOTOGRAPHS}
 
 
 def _photograph(name: str, sky: tuple[int, int, int], ground: tuple[int, int, int]) -> bytes:
-    """Draw a horizon with a sun above it."""
     from PIL import Image, ImageDraw  # 60 ms that no other use of this module needs
 
     picture = Image.new("RGB", (640, 480), sky)
@@ -255,7 +240,10 @@ def _photograph(name: str, sky: tuple[int, int, int], ground: tuple[int, int, in
     return stream.getvalue()
 
 
-_DATA: dict[str, Callable[[Path], dict[Path, bytes]]] = {"csv": _table, "folder": _photographs}
+_DATA: dict[str, Callable[[Path], dict[Path, bytes]]] = {
+    "csv": lambda path: {path.with_name(f"{path.stem}.csv"): _TABLE.encode()},
+    "folder": _photographs,
+}
 
 
 if __name__ == "__main__":

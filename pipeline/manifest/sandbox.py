@@ -210,8 +210,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals = {"range": self._range, "dict": dict, "namespace": Namespace}
         self.filters = {name: self._paid(builtin.FILTERS[name]) for name in _FILTERS}
         self.filters |= {"replace": self._replace, "join": self._join, "center": self._center, "format": self._format}
-        self.filters |= {"round": self._round, "tojson": self._tojson, "string": self._string}
-        self.filters |= {"sum": self._sum}
+        self.filters |= {"round": self._round, "sum": self._sum, "tojson": self._paid(json_of)}
+        self.filters |= {"string": self._paid(lambda value: str(text_of(value)))}
         self.filters |= {"steps": self._steps, "joined": self._joined, "held": self.budget.weigh}  # FENCES
         tests: dict[str, Any] = self.tests
         self.tests = {name: self._paid(test, is_test=True) for name, test in tests.items()}
@@ -368,17 +368,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if not -15 <= precision <= 15:
             raise SecurityError("round takes a precision from -15 to 15")
         return builtin.do_round(value, precision, method)
-
-    def _string(self, value: Any) -> str:
-        text = str(self._printed(value))
-        self.budget.text(len(text))
-        return text
-
-    def _tojson(self, value: Any) -> str:
-        self.budget.weigh(value)
-        text = json_of(value)
-        self.budget.text(len(text))
-        return text
 
 
 def _printable(value: Any) -> Any:

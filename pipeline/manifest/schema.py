@@ -163,7 +163,7 @@ class Each(Model):
     jsonl: f.PathText | None = optional("One JSON object a line.", "data/rows.jsonl")
     parquet: f.PathText | None = optional("Parquet file (pip install 'imgpipe[parquet]').", "data/rows.parquet")
     xlsx: f.PathText | None = optional("Workbook: xlsx, xls, ods (pip install 'imgpipe[excel]').", "data/products.xlsx")
-    sheet: f.Text | None = optional("Sheet of the workbook. Default: the first.", "Spring")
+    sheet: f.Text | None = optional("Sheet of the workbook. Default: the first visible one.", "Spring")
     delimiter: f.Delimiter | None = optional("What separates cells. Default: found from the file.", ";")
     encoding: f.Encoding | None = optional("Encoding of the file. Default: found from the file.", "cp1252")
     files: f.TextList | None = optional(
@@ -378,7 +378,6 @@ def _cut_out(tree: dict[str, Tree], path: KeyPath) -> None:
 
 
 def _problem(detail: ErrorDetails, problems: Problems) -> Problem:
-    """Return a mistake that pydantic found, at its place."""
     path = detail["loc"]
     last = path[-1] if path else ""
     what, instead = _words(detail)

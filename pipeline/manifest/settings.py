@@ -17,16 +17,7 @@ from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.templates import compile_template
 from pipeline.manifest.yaml import is_null
-from pipeline.settings import (
-    DEFAULT_MODEL,
-    FLEX_TIMEOUT_S,
-    Budget,
-    Kind,
-    Limits,
-    ProviderSettings,
-    Retry,
-    StopOn,
-)
+from pipeline.settings import DEFAULT_MODEL, FLEX_TIMEOUT_S, Budget, Kind, Limits, ProviderSettings, Retry, StopOn
 from pipeline.text import MAX_USD
 
 # Defaults are declared once, in `pipeline.settings`.
@@ -159,7 +150,7 @@ class ConcurrencyKeys(Model):
 
 
 class BudgetKeys(Model):
-    """Ceilings of money, in USD."""
+    """Ceilings of money, in USD; day and month are of all manifests that share a `state_dir`."""
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
     short_key = "run"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from unicodedata import normalize
 
 from pipeline.buckets import BucketError, Locations, StoredObject, remedy
 from pipeline.errors import Problem
@@ -37,9 +37,9 @@ from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, Table, Where, printable
 from pipeline.model import BucketUrl, InputImage, is_object
-from pipeline.text import did_you_mean
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
+_SEND_IT = 'write images: ["{{ file.path }}"] to have them changed'
 _LISTED = 100_000  # objects of which is remembered what a listing said: 35 MB
 _FEW = 32  # objects of one folder that are asked for one by one; then the folder is listed
 
@@ -47,22 +47,18 @@ _FEW = 32  # objects of one folder that are asked for one by one; then the folde
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
-class InputDigests(Protocol):
-    """Returns the hex SHA-256 of what stands at a location; may remember it by location, size and time (version).
-
-    OSError, BucketError when it cannot be read.
-    """
-
-    def __call__(self, location: str, size_bytes: int, mtime_ns: int) -> str: ...
-
-
-def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
+def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - others remember
     """Hash the bytes: the InputDigests without a cache. OSError, BucketError when they cannot be read."""
     if is_object(location):
         bucket, name = Locations().find(location)
         return bucket.sha256(name) or ""
     with open_regular(location) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# The hex SHA-256 of what stands at a location, which may be remembered by size in bytes and time (version).
+# OSError, BucketError when it cannot be read.
+InputDigests = Callable[[str, int, int], str]
 
 
 class InputObjects:
@@ -115,6 +111,7 @@ class InputFiles:
         self._known: dict[str, InputImage | BadValue] = {}
         self._is_image = lru_cache(_REMEMBERED)(self._begins_as_image)
         self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
+        self._names_in = lru_cache(8)(_names_in)
 
     def learn(self, rendered: str, image: InputImage | BadValue) -> None:
         """Remember an input image that was looked at, or what is wrong with it."""
@@ -139,9 +136,9 @@ class InputFiles:
         try:
             is_image = not image.sha256 or self._is_image(image.path)
         except OSError as error:
-            raise BadValue(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "fix it") from None
+            raise _bad(rendered, f"cannot be read: {reason(error)}", "fix it") from None
         if not is_image:
-            raise BadValue(f"input image {_shown(rendered)} is no image", "name an image file")
+            raise _bad(rendered, "is no image", "name an image file")
 
     def _begins_as_image(self, location: str) -> bool:
         if is_object(location):
@@ -156,17 +153,15 @@ class InputFiles:
             raise BadValue("the path of an input image is empty", "fill the cell, or remove the row")
         if is_object(rendered):
             return self._look_at_object(rendered)
-        if "://" in rendered:
-            what = f"input image {_shown(rendered)} is an address, not a file"
-            raise BadValue(what, "download it first; of buckets s3://, gs:// and az:// are read")
+        if "://" in rendered or rendered.startswith("data:"):
+            instead = "download it first; of buckets s3://, gs:// and az:// are read"
+            raise _bad(rendered, "is an address, not a file", instead)
         if rendered.startswith("~") or "\0" in rendered:
-            raise BadValue(
-                f"input image {_shown(rendered)} cannot be opened", "write its path, relative to the manifest"
-            )
-        path = os.path.normpath(os.path.join(self._folder, rendered))  # noqa: PTH118 - names that are not UTF-8 stay strings
+            raise _bad(rendered, "cannot be opened", "write its path, relative to the manifest")
+        path = self._path_of(rendered)
         refused = secret_reason(path, real_folder=self._real_folder)
         if refused is not None:
-            raise BadValue(f"input image {_shown(rendered)} is refused: {refused}", "name an image file")
+            raise _bad(rendered, f"is refused: {refused}", "name an image file")
         try:
             status = os.stat(path)  # noqa: PTH116 - as above
             kind = kind_of(status.st_mode) or ("empty (0 bytes)" if status.st_size == 0 else None)
@@ -175,15 +170,29 @@ class InputFiles:
             if self._promised is not None and path.startswith(self._promised):
                 return InputImage(path=path, sha256="", size_bytes=0, mtime_ns=0)
             state = "a symlink to nothing" if os.path.islink(path) else "missing"  # noqa: PTH114 - as above
-            raise BadValue(f"input image {_shown(rendered)} is {state}", "paths are relative to the manifest") from None
+            raise _bad(rendered, f"is {state}", self._nearest(path)) from None
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
-            what = f"input image {_shown(rendered)} cannot be read: {why}"
-            raise BadValue(what, "fix it or its permissions") from None
+            raise _bad(rendered, f"cannot be read: {why}", "fix it or its permissions") from None
         if kind is not None:
             instead = "fix or remove the file" if kind.startswith("empty") else "name an image file"
-            raise BadValue(f"input image {_shown(rendered)} is {kind}", instead)
+            raise _bad(rendered, f"is {kind}", instead)
         return InputImage(path=path, sha256=digest, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+    def _path_of(self, rendered: str) -> str:
+        """Return where a file is, in the Unicode form it has there: tables are typed in NFC, Macs pack names in NFD."""
+        forms = [rendered] if rendered.isascii() else [rendered, normalize("NFC", rendered), normalize("NFD", rendered)]
+        paths = [os.path.normpath(os.path.join(self._folder, form)) for form in forms]  # noqa: PTH118 - names that are not UTF-8 stay strings
+        return next(filter(os.path.lexists, paths), paths[0])
+
+    def _nearest(self, path: str) -> str:
+        """Advise on a missing file: one of the same name but for case, suffix or the sign between folders."""
+        folder, name = os.path.split(path.replace("\\", "/"))
+        names = self._names_in(folder)
+        found = names.get(name.casefold()) or names.get(posixpath.splitext(name)[0].casefold())
+        if found is None:
+            return "paths are relative to the manifest"
+        return f"did you mean {_shown(os.path.relpath(os.path.join(folder, found), self._folder))}?"  # noqa: PTH118 - as above
 
     def _look_at_object(self, address: str) -> InputImage:
         trouble = input_trouble(address)
@@ -191,21 +200,35 @@ class InputFiles:
             raise BadValue(f"an input image {trouble[0]}", trouble[1])
         refused = secret_reason("/bucket/" + address.partition("://")[2], real_folder=str)
         if refused is not None:
-            raise BadValue(f"input image {_shown(address)} is refused: {refused}", "name an image file")
+            raise _bad(address, f"is refused: {refused}", "name an image file")
         if self._promised is not None and address.startswith(self._promised):
             return InputImage(path=address, sha256="", size_bytes=0, mtime_ns=0)
         try:
             found = self.objects.look(address)
             if found is None:
-                raise BadValue(f"input image {_shown(address)} is missing", "check the address")
+                raise _bad(address, "is missing", "check the address")
             if found.size_bytes == 0:
-                raise BadValue(f"input image {_shown(address)} is empty (0 bytes)", "fix or remove it")
+                raise _bad(address, "is empty (0 bytes)", "fix or remove it")
             digest = self._digests(address, found.size_bytes, found.version)
         except BucketError as error:
             if not error.is_permanent:
                 raise
-            raise BadValue(f"input image {_shown(address)} cannot be read: {error}", "fix that") from None
+            raise _bad(address, f"cannot be read: {error}", "fix that") from None
         return InputImage(path=address, sha256=digest, size_bytes=found.size_bytes, mtime_ns=found.version)
+
+
+def _names_in(folder: str) -> dict[str, str]:
+    """Return the names in a folder by their small letters, with and without suffix; none if it is no folder."""
+    found: dict[str, str] = {}
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in islice(entries, _LISTED):
+            found[entry.name.casefold()] = entry.name
+            found.setdefault(posixpath.splitext(entry.name)[0].casefold(), entry.name)
+    return found
+
+
+def _bad(path: str, what: str, instead: str) -> BadValue:
+    return BadValue(f"input image {_shown(path)} {what}", instead)
 
 
 def _shown(path: str) -> str:
@@ -225,6 +248,23 @@ class UpstreamImage:
 
 
 Upstream = Callable[[str], Iterable[UpstreamImage]]  # a job's name -> its done images, in a stable order
+
+
+def input_globs(manifest: Manifest) -> list[Glob]:
+    """Return which files every job takes, for what is written to keep clear of."""
+    found = []
+    for plan in manifest.jobs.values():
+        if plan.each is not None and plan.each.files is not None:
+            with suppress(BadValue):  # reported when the job's rows are asked for
+                glob = _glob(str(folder_of(manifest.path)), plan.each)
+                found.append(glob if glob.bucket else replace(glob, base=os.path.realpath(glob.base)))
+    return found
+
+
+def _glob(folder: str, each: Each) -> Glob:
+    """Return which files a job takes. Raises BadValue."""
+    files, ignore = each.files or (), each.ignore or ()
+    return compile_globs(files, folder, is_folder=os.path.isdir, ignore=ignore, hidden=each.hidden)
 
 
 class Sources:
@@ -254,26 +294,6 @@ class Sources:
         else:
             yield from self._each(plan, plan.each)
 
-    def inputs(self) -> list[Glob]:
-        """Return which files every job takes, for outputs to keep clear of."""
-        found = []
-        for plan in self._manifest.jobs.values():
-            if plan.each is not None and plan.each.files is not None:
-                with suppress(BadValue):  # reported when the job's rows are asked for
-                    glob = self._glob(plan.each)
-                    found.append(glob if glob.bucket else replace(glob, base=os.path.realpath(glob.base)))
-        return found
-
-    def _glob(self, each: Each) -> Glob:
-        """Return which files a job takes. Raises BadValue."""
-        return compile_globs(
-            each.files or (),
-            str(self._folder),
-            is_folder=os.path.isdir,
-            ignore=each.ignore or (),
-            hidden=each.hidden,
-        )
-
     def file_of(self, job: str) -> str | None:
         """Return the table a job's rows come from; None when they come from elsewhere."""
         each = self._manifest.jobs[job].each
@@ -284,6 +304,8 @@ class Sources:
         return path
 
     def _each(self, plan: JobPlan, each: Each) -> Iterator[SourceRow | Problem]:
+        if each.kind in ("files", "job") and not plan.recipe.images:
+            self._note(f"the job {plan.name!r} goes through images and sends none: {_SEND_IT}")
         if each.job is not None:
             yield from self._images(each, each.job)
             return
@@ -314,7 +336,8 @@ class Sources:
         if seen:
             instead = f"{seen}; write one of these"
         if each.files is not None:
-            bare = next((pattern.rstrip("/") for pattern in each.files if self._is_folder(pattern)), None)
+            folders = (each for each in each.files if os.path.isdir(posixpath.join(self._folder, each)))  # noqa: PTH112
+            bare = next((pattern.rstrip("/") for pattern in folders), None)
             what = "no file matches"
             if bare is not None:
                 instead = f"{bare} is a folder, write {bare}/**/*.{{jpg,jpeg,png,webp}}"
@@ -322,16 +345,13 @@ class Sources:
                 instead = "check it ([ab] is one of these characters; a name that holds [ is written [[])"
         return self._problem(plan, each.kind, what, f"{instead}, or write `allow_empty: true`")
 
-    def _is_folder(self, pattern: str) -> bool:
-        return os.path.isdir(posixpath.join(str(self._folder), pattern))  # noqa: PTH112 - False for whatever is no path
-
     def _problem(self, plan: JobPlan, key: str, what: str, instead: str) -> Problem:
         return self._manifest.problems.at(("jobs", plan.name, "each", key), what, instead)
 
     def _files(self, plan: JobPlan, each: Each) -> Iterator[SourceRow | Problem]:
         """Yield a row for every file or object that matches; young ones are noted in `waiting`."""
         try:
-            glob = self._glob(each)
+            glob = _glob(str(self._folder), each)
         except BadValue as bad:
             yield self._problem(plan, "files", bad.what, "write a pattern such as photos/**/*.{jpg,png}")
             return
@@ -364,7 +384,7 @@ class Sources:
             yield from walk(glob, [place for place in own if isinstance(place, Path)])
         elif os.path.lexists(glob.base) or not each.allow_empty:
             what = f"there is no folder {posixpath.relpath(glob.base, str(self._folder))!r}"
-            yield self._problem(plan, "files", what, _nearest_folder(glob.base))
+            yield self._problem(plan, "files", what, "patterns are relative to the manifest")
 
     def _objects(self, plan: JobPlan, glob: Glob) -> Iterator[str | Problem]:
         """Yield the objects that match. Raises StorageError: the bucket cannot be reached."""
@@ -418,16 +438,6 @@ def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str
     for combinations in chosen:
         texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})
     return texts
-
-
-def _nearest_folder(path: str) -> str:
-    """Say which folder beside a missing one may be meant."""
-    above, _, name = path.rpartition("/")
-    folders: list[str] = []
-    with suppress(OSError), os.scandir(above or "/") as entries:
-        folders = [entry.name for entry in entries if entry.is_dir()]
-    same = [folder for folder in folders if folder.lower() == name.lower()]
-    return did_you_mean(name, same or folders, "patterns are relative to the manifest", cutoff=0.0 if same else 0.6)
 
 
 def _names_of(path: str, inside: str) -> Names:

@@ -13,14 +13,20 @@ import html
 import io
 import itertools
 import re
+import subprocess
+import sys
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.manifest.location import open_regular
 from pipeline.manifest.problems import BadValue
 from pipeline.text import did_you_mean, is_plain
+
+if TYPE_CHECKING:
+    from python_calamine import CalamineWorkbook
 
 DELIMITERS = (",", ";", "\t")
 # What programs save tables in; the first is meant to be.
@@ -41,8 +47,7 @@ _OTHER_FILES = (
     (b"PAR1", "is a Parquet file, not text", "write `each: {parquet: FILE}`"),
     (b"\x1f\x8b", "is compressed (gzip), not text", "unpack it"),
 )
-_TO_CLOSING = re.compile(r'(?:[^"]|"")*+"')  # what is left of a quoted cell
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,11 @@ def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, colum
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
-    """Open a file for a csv reader. A byte-order mark of UTF-8 is not part of its text."""
-    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="")
+    """Open a file for a csv reader. A byte-order mark of UTF-8 is not part of its text; all line ends become one kind.
+
+    Git writes those inside cells anew, too: a prompt of two lines must not be another one on another machine.
+    """
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding)
 
 
 def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
@@ -97,7 +105,7 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
                 yield line, last, cells
                 line = last + 1
         except csv.Error as error:
-            raise _open_quote(path, dialect, line, error) from None
+            raise _open_quote(line, error) from None
         except UnicodeError:
             raise not_decodable(path, dialect.encoding) from None
 
@@ -114,7 +122,7 @@ def _encoding(path: Path) -> str:
         for magic, what, instead in _OTHER_FILES:
             if start.startswith(magic):
                 raise BadValue(what, instead)
-        if start.startswith(_UTF_16):
+        if start.startswith(UTF_16):
             return "utf-16"
         stream.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
         while chunk := stream.read(_CHUNK):
@@ -161,56 +169,91 @@ def _fit(sample: str, delimiter: str, columns: Collection[str]) -> tuple[bool, f
     return all(column in header for column in columns), alike, len(header)
 
 
-def _open_quote(path: Path, dialect: Dialect, first: int, error: csv.Error) -> BadValue:
-    """Say where the quoted cell began that the csv reader failed at; `first`: the line on which its record begins."""
-    with open_text(path, dialect.encoding) as text:
-        lines = itertools.islice(text, first - 1, None)
-        line = _quote_line(lines, first, dialect.delimiter)
+def _open_quote(first: int, error: csv.Error) -> BadValue:
+    """Say what is wrong with the quotes of the record that begins on line `first`."""
     if "unexpected end" in str(error) or "field larger" in str(error):
         instead = 'write the closing ", or remove this one'
-        return BadValue('unclosed quote: a cell begins with " here', instead, line)
-    instead = 'write "" for a quote inside a cell, and one " at each end of it'
-    return BadValue('a cell begins with " here, and its closing " is not the end of the cell', instead, line)
-
-
-def _quote_line(lines: Iterator[str], number: int, delimiter: str) -> int:
-    """Return the line on which the last quoted cell of a record begins."""
-    opening, began, is_open = re.compile(f'(?:^|{re.escape(delimiter)})"'), number, False
-    for current, line in enumerate(lines, number):
-        position = 0
-        while found := _TO_CLOSING.match(line, position) if is_open else opening.search(line, position):
-            position = found.end()
-            if not is_open:
-                began = current
-            elif line[position : position + 1] not in (delimiter, "\r", "\n", ""):
-                return began
-            is_open = not is_open
-    return began
+        return BadValue('unclosed quote: a cell of this row begins with "', instead, first)
+    what = 'a cell of this row begins with ", and its closing " is not the end of the cell'
+    return BadValue(what, 'write "" for a quote inside a cell, and one " at each end of it', first)
 
 
 MAX_UNPACKED_BYTES = 512 * 2**20
 
 
-def sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row number, cells) of a sheet, None: the first one. Raises BadValue, OSError."""
+def sheet_rows(
+    path: Path, sheet: str | None, chosen: Callable[[str, list[str]], None]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row number, cells) of a sheet, None: the first that a person sees. Raises BadValue, OSError.
+
+    `chosen` gets its name and those of the other sheets, before the first row.
+    """
     try:
         from python_calamine import CalamineError, CalamineWorkbook
     except ImportError:
         raise BadValue("needs an extra, because it is a workbook", "run: pip install 'imgpipe[excel]'") from None
     open_regular(path).close()  # a pipe or a folder is refused before the library waits for it
     _check_size(path)
+    check_in_child(path, _READ_SHEETS, "is not a workbook that can be read", _SAVE_ANEW, sheet)
     try:
         with CalamineWorkbook.from_path(str(path)) as book:
-            name = _chosen(sheet, book.sheet_names)
+            name = _chosen(sheet, book)
+            chosen(name, [other for other in book.sheet_names if other != name])
             found = book.get_sheet_by_name(name)
-            valueless, left = _valueless(path, name), found.start[1] if found.start else 0
+            shown, left = _shown_cells(path, name), found.start[1] if found.start else 0
             for number, values in enumerate(found.iter_rows(), 1):
                 cells = [text_of_cell(value) for value in values]
-                for column, text in valueless.get(number, ()):
-                    cells[column - left] = Valueless(text)
+                for column, text in shown.get(number, ()):
+                    cells[column - left] = text
                 yield number, cells
     except CalamineError as error:
-        raise BadValue(f"is not a workbook that can be read: {error}", "save it anew, or export it as CSV") from None
+        raise BadValue(f"is not a workbook that can be read: {error}", _SAVE_ANEW) from None
+
+
+_CHECK_BYTES = 2 * 2**30  # of address space
+_CHECK_S = 120
+_SAVE_ANEW = "save it anew, without what lies far beside or below the table, or export it as CSV"
+_LIMITED = f"""
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, ({_CHECK_BYTES}, {_CHECK_BYTES}))
+except (ImportError, OSError, ValueError):  # there are none, or lower ones hold already
+    pass
+"""
+_READ_SHEETS = """
+import sys
+from python_calamine import CalamineWorkbook
+with CalamineWorkbook.from_path(sys.argv[1]) as book:
+    for name in sys.argv[2:] or book.sheet_names:
+        if name in book.sheet_names:
+            book.get_sheet_by_name(name)
+"""
+
+
+def check_in_child(path: Path, program: str, what: str, instead: str, sheet: str | None = None) -> None:
+    """Read a table once in a child with bounded memory and time. Raises BadValue.
+
+    One flipped byte can make a library (arro3-io 0.6) panic or abort the whole process, and a small file can unpack to
+    more than the memory there is: a word in the last cell of a sheet (python-calamine 0.9) to 500 GB.
+    """
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        _LIMITED + program,
+        str(path.absolute()),
+        *([] if sheet is None else [sheet]),
+    ]
+    try:
+        child = subprocess.run(command, env={}, capture_output=True, timeout=_CHECK_S, check=False)  # noqa: S603 - our own text
+    except subprocess.TimeoutExpired:
+        late = f"takes more than {_CHECK_S} s to read"
+        raise BadValue(late, "split it, or write JSON lines") from None
+    if child.returncode != 0:
+        last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it or takes too much memory"
+        raise BadValue(f"{what}{why}", instead)
 
 
 class Valueless(str):
@@ -224,10 +267,11 @@ _CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*[^/>])?>(.*?)</(?:\w+:)?c>", re.DOTALL)
 _FORMULA, _VALUE = re.compile(rb"<(?:\w+:)?f\b"), re.compile(rb"<(?:\w+:)?v\b[^>]*>([^<]+)<")
 
 
-def _valueless(path: Path, sheet: str) -> dict[int, list[tuple[int, str]]]:
-    """Find the cells of an xlsx sheet without a value: row from 1 -> (column from 0, what it shows).
+def _shown_cells(path: Path, sheet: str) -> dict[int, list[tuple[int, str]]]:
+    """Find the cells of an xlsx sheet that show something else than is read: row from 1 -> (column from 0, text).
 
-    The library reads them as empty (dimastbk/python-calamine#105, #107), so that prompts would lack words unnoticed.
+    The library reads those without a value as empty (dimastbk/python-calamine#105, #107), so that prompts would lack
+    words unnoticed, and 00042 and 25 % as 42 and 0.25.
     """
     found: dict[int, list[tuple[int, str]]] = {}
     if not zipfile.is_zipfile(path):
@@ -235,19 +279,45 @@ def _valueless(path: Path, sheet: str) -> dict[int, list[tuple[int, str]]]:
     with zipfile.ZipFile(path) as archive:
         part = _part_of(archive, sheet)
         data = b"" if part is None else archive.read(part)
-    if b't="e"' not in data and _FORMULA.search(data) is None:
+        formats = _number_formats(archive)
+    if b't="e"' not in data and _FORMULA.search(data) is None and not formats:
         return found
     for attributes, content in _CELL.findall(data):
         named = dict(_ATTRIBUTES.findall(attributes))
-        kind, value = named.get(b"t", b"n"), _VALUE.search(content)
-        is_error = kind == b"e"
         at = re.fullmatch(rb"([A-Z]{1,3})(\d{1,7})", named.get(b"r", b""))
-        if at is None or not (is_error or (kind == b"n" and value is None and _FORMULA.search(content))):
-            continue
-        column = functools.reduce(lambda number, letter: number * 26 + letter - 64, at[1], 0) - 1
-        text = value[1].decode("ascii", "replace") if is_error and value else "a formula without a value"
-        found.setdefault(int(at[2]), []).append((column, text))
+        text = None if at is None else _shown(named, content, formats)
+        if at is not None and text is not None:
+            column = functools.reduce(lambda number, letter: number * 26 + letter - 64, at[1], 0) - 1
+            found.setdefault(int(at[2]), []).append((column, text))
     return found
+
+
+def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, str]) -> str | None:
+    """Return what a cell shows; None: its value as it is read."""
+    kind, value = named.get(b"t", b"n"), _VALUE.search(content)
+    if kind == b"e" and value is not None:
+        return Valueless(value[1].decode("ascii", "replace"))
+    if kind == b"e" or (kind == b"n" and value is None and _FORMULA.search(content)):
+        return Valueless("a formula without a value")
+    if kind == b"n" and value is not None and named.get(b"s") in formats:
+        return formats[named[b"s"]].format(float(value[1]))
+    return None
+
+
+def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, str]:
+    """Return the styles of an xlsx workbook that write zeros before a number, or a percentage: index -> format."""
+    styles = archive.read("xl/styles.xml") if "xl/styles.xml" in archive.namelist() else b""
+    formats = {b"9": "{:.0%}", b"10": "{:.2%}"}  # ECMA-376, part 1, 18.8.30
+    for tag in re.findall(rb"<(?:\w+:)?numFmt\b[^>]*>", styles):
+        named = dict(_ATTRIBUTES.findall(tag))
+        code = re.fullmatch(rb"(0+)(?:\.(0+))?(%)?", named.get(b"formatCode", b""))
+        if code is not None and code[3]:
+            formats[named[b"numFmtId"]] = f"{{:.{len(code[2] or b'')}%}}"
+        elif code is not None and len(code[1]) > 1 and not code[2]:
+            formats[named[b"numFmtId"]] = f"{{:0{len(code[1])}.0f}}"
+    cells = styles.partition(b"cellXfs")[2].partition(b"cellXfs")[0]
+    used = [dict(_ATTRIBUTES.findall(tag)).get(b"numFmtId") for tag in re.findall(rb"<(?:\w+:)?xf\b[^>]*>", cells)]
+    return {b"%d" % index: formats[number] for index, number in enumerate(used) if number in formats}
 
 
 def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:
@@ -270,25 +340,34 @@ def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:
 
 
 def text_of_cell(value: object) -> str:
-    """Return a cell as a person reads it: 12 for 12.0, TRUE, 2026-11-22; a date has no time of midnight."""
+    """Return a cell as a person reads it: 12 for 12.0, TRUE, 2026-11-22; a date has no time of midnight.
+
+    Spreadsheets show 15 digits of a number and store 17: 19.99 is 19.990000000000002 in the file.
+    """
     match value:
         case bool():
             return "TRUE" if value else "FALSE"
         case float() if value.is_integer():
             return str(int(value))
+        case float():
+            return f"{value:.15g}"
         case datetime.datetime() if value.time() == datetime.time():
             return value.date().isoformat()
         case datetime.datetime():
             return value.isoformat(" ")
         case _:
-            return str(value)
+            return str(value).replace("\r\n", "\n")
 
 
-def _chosen(sheet: str | None, names: list[str]) -> str:
+def _chosen(sheet: str | None, book: "CalamineWorkbook") -> str:
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum  # an extra
+
+    names = book.sheet_names
     if not names:
         raise BadValue("the workbook has no sheet", "write a header row and rows")
-    if sheet is None:
-        return names[0]
+    if sheet is None:  # add-ins keep hidden sheets of their own in front, and a chart may have a sheet to itself
+        table = (SheetVisibleEnum.Visible, SheetTypeEnum.WorkSheet)
+        return next((each.name for each in book.sheets_metadata if (each.visible, each.typ) == table), names[0])
     if sheet in names:
         return sheet
     known = [name for name in names if is_plain(name)]

@@ -4,8 +4,6 @@ A row that cannot be read is a Problem with its line, between the rows; so one b
 """
 
 import math
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ from pipeline.manifest.location import open_regular, reason
 from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, text_of
 from pipeline.manifest.schema import Each
-from pipeline.manifest.spreadsheets import Valueless, dialect_of, records, sheet_rows
+from pipeline.manifest.spreadsheets import UTF_16, Valueless, check_in_child, dialect_of, records, sheet_rows
 from pipeline.text import did_you_mean, is_plain, plain_names
 
 
@@ -60,8 +58,12 @@ def printable(text: str) -> str:
 MAX_LINE_BYTES = 16 * 2**20
 DEFAULT_KEY = "id"
 _BATCH_ROWS = 1024
-_PARQUET_BYTES = 2 * 2**30  # of address space while a file is checked
-_PARQUET_S = 120
+_READ_PARQUET = """
+import sys
+from arro3.io import read_parquet
+for batch in read_parquet(sys.argv[1]):
+    pass
+"""
 _SEEN = 5  # texts of a column that a message shows
 
 
@@ -107,6 +109,7 @@ class Table:
         self._needs_key = needs_key
         key = (self._key,) if needs_key or each.key is not None else ()
         self.columns = (*self.where.columns, *key)  # that it must have
+        self.sheets = ""  # of a workbook: which is read, and what others there are
 
     def rows(self, note: Callable[[str], None]) -> Iterator[SourceRow | Problem]:
         """Yield the rows that are wanted, and a Problem for each that cannot be read; `note` gets what was guessed."""
@@ -138,9 +141,11 @@ def _check_columns(table: Table, header: Collection[str], line: int | None) -> N
         if name in header:
             continue
         instead = did_you_mean(name, filter(is_plain, header), f"its columns: {plain_names(header)}")
+        if len(header) == 1 and table.each.kind == "csv":
+            instead += "; columns are separated by , ; or tab, others are written as `delimiter:`"
         if name == DEFAULT_KEY:
             instead = f"say which column names the row: `key: ...`; {instead}"
-        raise BadValue(f"there is no column {name!r}", instead, line)
+        raise BadValue(f"there is no column {name!r}{table.sheets}", instead, line)
 
 
 def _delimited(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
@@ -150,6 +155,12 @@ def _delimited(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int,
     if dialect.is_guessed:
         note(f"{table.path.name} is not UTF-8 and is read as {dialect.encoding}; write `encoding:` if that is wrong")
     return _records(table, records(table.path, dialect))
+
+
+# What spreadsheets export of a formula that fails.
+_ERRORS = frozenset(
+    ("#N/A", "#REF!", "#DIV/0!", "#NAME?", "#VALUE!", "#NULL!", "#NUM!", "#ERROR!", "#SPILL!", "#CALC!")
+)
 
 
 def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Iterator[tuple[int, Any]]:
@@ -166,6 +177,8 @@ def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Itera
     width = names[-1][0] + 1
     is_plain_table = len(names) == len(header)
     for line, last, cells in filled:
+        if not _ERRORS.isdisjoint(cells):
+            cells = [Valueless(cell) if cell in _ERRORS else cell for cell in cells]
         if is_plain_table and len(cells) == width:
             yield line, dict(zip(header, cells, strict=True))
             continue
@@ -175,14 +188,16 @@ def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Itera
         if len(cells) < width or any(map(str.strip, cells[len(header) :])):
             what = f"has {len(cells)} cells, the header has {len(header)}"
             what += f" (its quoted cells reach to line {last})" if last > line else ""
-            instead = "put cells with commas in quotes"
+            instead = "put cells with commas or line breaks in quotes, with no space before them"
+            if len(cells) < width:
+                instead += "; write the commas of empty cells too"
             yield line, Problem(file=str(table.path), line=line, what=what, instead=instead)
             continue
         yield line, {name: cells[index] for index, name in names}
 
 
 def _header(table: Table, cells: list[str], line: int) -> list[str]:
-    header = [cell.strip() for cell in cells]
+    header = [cell.strip("\ufeff\u200b").strip() for cell in cells]  # a second byte-order mark is seen by nobody
     if not header:
         raise BadValue("the table is empty", "write a header row", 1)
     twice = next((name for number, name in enumerate(header) if name and header.index(name) < number), None)
@@ -194,7 +209,13 @@ def _header(table: Table, cells: list[str], line: int) -> list[str]:
 
 
 def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
-    return _records(table, ((line, line, cells) for line, cells in sheet_rows(table.path, table.each.sheet)))
+    def chosen(name: str, others: list[str]) -> None:
+        if others:
+            which = f"the sheet {name}" if is_plain(name) else "the sheet that is read"
+            table.sheets = f" in {which} (others: {plain_names(others)})"
+
+    rows = sheet_rows(table.path, table.each.sheet, chosen)
+    return _records(table, ((line, line, cells) for line, cells in rows))
 
 
 def _number(text: str) -> Decimal | float:
@@ -216,6 +237,7 @@ def _jsonl(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any
                 raise BadValue(f"a line is longer than {MAX_LINE_BYTES // 2**20} MB", "write one object a line", number)
             if number == 1:
                 data = data.removeprefix(b"\xef\xbb\xbf")
+                _check_first_line(data.strip())
             if data.isspace():
                 continue
             try:
@@ -227,13 +249,21 @@ def _jsonl(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any
                 yield number, cells
 
 
+def _check_first_line(data: bytes) -> None:
+    """Refuse as a whole what would be wrong in every line."""
+    if data.startswith(UTF_16):
+        raise BadValue("is UTF-16 text", "save it as UTF-8")
+    if data.startswith(b"[") or data == b"{":
+        raise BadValue("is JSON, not JSON lines", "write one {...} a line, without [ ] around them: jq -c '.[]' FILE")
+
+
 def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - as above
     try:
         from arro3.io import read_parquet
     except ImportError:
         raise BadValue("needs an extra, because it is Parquet", "run: pip install 'imgpipe[parquet]'") from None
     open_regular(table.path).close()  # a pipe or a folder is refused before the library waits for it
-    _check_parquet(table.path)
+    check_in_child(table.path, _READ_PARQUET, "is not a Parquet file that can be read", "write it anew")
     number = 0
     try:
         for batch in read_parquet(str(table.path)):
@@ -248,38 +278,6 @@ def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, A
         raise
     except Exception as error:  # the library's own kinds; whoever wrote the manifest sees it as a Problem
         raise BadValue(f"is not a Parquet file that can be read: {error}", "write it anew") from None
-
-
-_READ_ONCE = """
-import sys
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-except ImportError:
-    pass
-from arro3.io import read_parquet
-for batch in read_parquet(sys.argv[1]):
-    pass
-"""
-
-
-def _check_parquet(path: Path) -> None:
-    """Read the whole file once in a child with bounded memory and time. Raises BadValue.
-
-    One flipped byte can make the library (arro3-io 0.6) panic or abort the whole process, and a small file can unpack
-    to more than the memory there is.
-    """
-    command = [sys.executable, "-I", "-c", _READ_ONCE, str(path.absolute()), str(_PARQUET_BYTES)]
-    try:
-        child = subprocess.run(command, env={}, capture_output=True, timeout=_PARQUET_S, check=False)  # noqa: S603 - our own text
-    except subprocess.TimeoutExpired:
-        what = f"takes more than {_PARQUET_S} s to read"
-        raise BadValue(what, "split it, or write JSON lines") from None
-    if child.returncode != 0:
-        last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it"
-        raise BadValue(f"is not a Parquet file that can be read{why}", "write it anew")
 
 
 _READERS: Mapping[str, Callable[[Table, Callable[[str], None]], Iterator[tuple[int, Any]]]] = {

@@ -46,11 +46,8 @@ _REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """The generation parameters of a task: as its own fields, as one mapping, and as a digest with the variant."""
+    """The generation parameters of a task: as one mapping without what is not set, and as a digest with the variant."""
 
-    aspect_ratio: str | None
-    size: str | None
-    seed: int | None
     values: dict[str, Any]
     digest: str
     variant: int
@@ -60,14 +57,11 @@ class Params:
     def of(cls, recipe: Recipe, aspect_ratio: str | None, size: str | None, variant: int) -> "Params":
         """Collect what is set; what is not set stands in no fingerprint."""
         seed = None if recipe.seed is None else recipe.seed + variant - 1
-        named = {"aspect_ratio": aspect_ratio, "size": size, "seed": seed, "temperature": recipe.temperature}
-        named |= {"thinking": recipe.thinking}
-        values: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-        values |= {"params": recipe.params} if recipe.params else {}
-        values |= {"safety": recipe.safety} if recipe.safety else {}
-        return cls(
-            aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}), variant, str(values)
-        )
+        named: dict[str, Any] = {"aspect_ratio": aspect_ratio, "size": size, "seed": seed}
+        named |= {"temperature": recipe.temperature, "thinking": recipe.thinking}
+        named |= {"params": recipe.params or None, "safety": recipe.safety or None}
+        values = {key: value for key, value in named.items() if value is not None}
+        return cls(values, digest({"params": values, "variant": variant}), variant, str(values))
 
 
 class RequestContent(msgspec.Struct, frozen=True):
@@ -147,7 +141,7 @@ class TaskMaker:
         steps.end()
         if self._secrets:
             self._check_secrets(recipe, asked, f"{task_id}\n{name}")
-        params = asked.params
+        values = asked.params.values
         task = Task(
             id=task_id,
             job=context["job"],
@@ -159,9 +153,9 @@ class TaskMaker:
             fingerprint=asked.fingerprint(),
             digests=asked.digests(),
             system=asked.system,
-            aspect_ratio=params.aspect_ratio,
-            size=params.size,
-            seed=params.seed,
+            aspect_ratio=values.get("aspect_ratio"),
+            size=values.get("size"),
+            seed=values.get("seed"),
             temperature=recipe.temperature,
             thinking=recipe.thinking,
             tier=recipe.tier,

@@ -13,7 +13,7 @@ from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
 from pipeline.manifest.problems import BadValue, Origin
-from pipeline.manifest.sandbox import FENCES, MAX_PARTS, MAX_TEXT, Names, Sandbox, text_of
+from pipeline.manifest.sandbox import FENCES, MAX_PARTS, MAX_TEXT, Sandbox, text_of
 from pipeline.text import did_you_mean
 
 Context = Mapping[str, Any]
@@ -34,6 +34,7 @@ _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Macro: "macro",
     nodes.CallBlock: "call",
 }
+_NAMESPACES = ("vars", "row", "file", "matrix")
 _ACCESSES: tuple[Any, ...] = (nodes.Getattr, nodes.Getitem)
 _WHERE_NAMES_LIVE = {
     "row": "`row` needs `each: {csv: ...}` or another table",
@@ -43,9 +44,12 @@ _WHERE_NAMES_LIVE = {
 
 
 class Template:
-    """One text with its names resolved at `render`. `roots` are the names it uses, `refs` their fixed keys."""
+    """One text with its names resolved at `render`. `roots` are the names it uses, `refs` their fixed keys.
 
-    __slots__ = ("_fill", "literal", "origin", "refs", "roots", "source")
+    `cells`: the columns of a text without conditions, filters and defaults: an empty cell leaves a gap in it.
+    """
+
+    __slots__ = ("_fill", "cells", "literal", "origin", "refs", "roots", "source")
 
     def __init__(self, source: str, origin: Origin | None, fill: Callable[[Context], str] | None) -> None:
         """`fill` None: the text is what it renders to."""
@@ -55,6 +59,7 @@ class Template:
         self.literal = source if fill is None else None
         self.roots: frozenset[str] = frozenset()
         self.refs: frozenset[tuple[str, str]] = frozenset()
+        self.cells: tuple[str, ...] = ()
 
     def render(self, context: Context) -> str:
         """Return the text for one task. Raises BadValue."""
@@ -95,6 +100,9 @@ def _compile(sandbox: Sandbox, source: str, scope: Scope, origin: Origin | None)
         raise _unknown_name(name, scope, line)
     template = Template(source, origin, _quick(parts) if parts is not None else _jinja(sandbox, tree))
     template.roots = roots
+    template.cells = tuple(
+        part[1] for part in parts or () if not isinstance(part, str) and part[0] == "row" and part[1]
+    )
     template.refs = frozenset(_fixed_refs(tree, roots))
     for root, key in sorted(template.refs):
         known = scope[root]
@@ -204,14 +212,11 @@ def _simple_part(node: nodes.Node) -> str | Ref | None:
             return text
         case nodes.Name(name=("job" | "id" | "variant") as root):
             return root, None, False
-        case nodes.Getattr(node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), attr=key):
-            return root, key, False
         case nodes.Getattr(node=nodes.Getattr(node=nodes.Name(name="matrix" as root), attr=key), attr="key"):
             return root, key, True
-        case nodes.Getitem(
-            node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), arg=nodes.Const(value=str(key))
-        ):
-            return root, key, False
+        case nodes.Getattr() | nodes.Getitem() if isinstance(node.node, nodes.Name) and node.node.name in _NAMESPACES:
+            fixed = _key_of(node)
+            return None if fixed is None else (node.node.name, fixed, False)
         case _:
             return None
 
@@ -231,7 +236,8 @@ def _quick(parts: list[str | Ref]) -> Callable[[Context], str]:
             elif key in names:
                 value = names[key].key if is_key else names[key]
             else:
-                raise _missing(names, key)
+                what, _, instead = names.unknown(key).partition("; ")
+                raise BadValue(what, instead, needle=key)
             values.append(value if value.__class__ is str else text_of(value))
         text = pattern % tuple(values)
         if len(text) > MAX_TEXT:
@@ -239,11 +245,6 @@ def _quick(parts: list[str | Ref]) -> Callable[[Context], str]:
         return text
 
     return render
-
-
-def _missing(names: Names, key: str) -> BadValue:
-    what, _, instead = names.unknown(key).partition("; ")
-    return BadValue(what, instead, needle=key)
 
 
 class _Fences(NodeTransformer):

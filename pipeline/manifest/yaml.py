@@ -69,6 +69,10 @@ _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 _SHAPE_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _QUOTE_ADVICE = "put the value in quotes"
 _TOO_DEEP = (f"nested more than {MAX_DEPTH} levels deep", "reduce the nesting")
+_SWALLOWED = re.compile(
+    r"[ \t]+(#[^\s#]\S*)"
+)  # behind text: a comment without a space, such as #1 of `A mug #1 in red`
+_COLOUR = re.compile(r"#[0-9A-Fa-f]{6}\b")
 _BRACES_ADVICE = 'a value that starts with {{ needs quotes: "{{ ... }}"'
 
 
@@ -108,9 +112,10 @@ def _place(event: Any) -> tuple[int, int]:
 class _Builder:
     """Consumes events one by one; `root` is the document's value once `finished`."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, text: str, file: str) -> None:
         self.problems: list[Problem] = []
         self.root: Tree | None = None
+        self._text = text
         self._file = file
         self._frames: list[_Frame] = []
         # Value, aliases and nodes of each; None: still open, so an alias to it would never end.
@@ -159,9 +164,18 @@ class _Builder:
         self._check_tag(event, _TEXT_TAGS)
         is_plain = event.implicit[0] and event.tag is None
         value: Tree = PlainText(event.value) if is_plain else str(event.value)
+        if is_plain:
+            self._check_comment(event)
         if event.anchor is not None:
             self._anchors[event.anchor] = value, 0, 1
         self._put(event, value, aliases=0, nodes=1)
+
+    def _check_comment(self, event: Any) -> None:
+        """Report words that YAML takes for a comment: they would be missing from a prompt that is paid for."""
+        swallowed = _SWALLOWED.match(self._text, event.end_mark.index)
+        if swallowed is not None and (" " in event.value or _COLOUR.match(swallowed[1])):
+            what = f"the text ends before {swallowed[1][:60]!r}: YAML takes it for a comment"
+            self._report(event, what, f"{_QUOTE_ADVICE}, or write a space behind the # of a comment")
 
     def _open(self, event: Any) -> None:
         self._check_tag(event, _SHAPE_TAGS)
@@ -264,7 +278,7 @@ def parse(text: str, *, file: str) -> "tuple[dict[str, Tree], list[Problem]]":
 
     Raises InputError when there is no mapping to go on with: a syntax error, a bomb, an empty file, a list.
     """
-    builder = _Builder(file)
+    builder = _Builder(text, file)
     try:
         for event in yaml.parse(text, Loader=Loader):  # it keeps no more than one line of look-ahead
             builder.feed(event)

@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
 from pipeline.model import IMAGE_SUFFIXES, Artifact, Aspect, Edit, Known, Task, TaskState
 from pipeline.settings import FORMER_DEFAULTS
 from pipeline.store.files import FileComparison, closed_folder, compare, comparison_of
+from pipeline.text import name_key
 
 NEW: Final = "new"
 MISSING: Final = "missing"
@@ -25,13 +26,24 @@ RETRY: Final = "retry"
 REJECTED: Final = "rejected"
 
 
-class FileView(Protocol):
-    """What `decide` asks of the output directory."""
+class FileView:
+    """What `decide` asks of an output directory. This one is not looked at: the ledger's word counts."""
 
-    def compare(self, artifact: Artifact) -> FileComparison: ...
-    def in_the_way(self, name: str, own: str | None) -> str | None: ...
-    def is_half_published(self, path: str) -> bool: ...
-    def barrier(self, name: str) -> str | None: ...
+    def compare(self, artifact: Artifact) -> FileComparison:  # noqa: ARG002 - others look
+        """Compare a recorded image with what stands there."""
+        return FileComparison.SAME
+
+    def in_the_way(self, name: str, own: str | None) -> str | None:  # noqa: ARG002 - as above
+        """Return the relative path of an image that already stands under `name` and is not `own`; None: free."""
+        return None
+
+    def is_half_published(self, path: str) -> bool:  # noqa: ARG002 - as above
+        """Tell whether what is in the way is of this ledger: a run goes on, or died and the next start records it."""
+        return False
+
+    def barrier(self, name: str) -> str | None:  # noqa: ARG002 - as above
+        """Say which folder keeps an image from being written under `name`, and why; None: it can be."""
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +109,11 @@ def _judge_done(task: Task, known: Known, changed: Sequence[Aspect], files: File
         return _edited(path)
     if wanted:
         return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=f"{wanted[0]} changed"))
-    if edit is None and found is FileComparison.MISSING:
-        reason = MISSING if rules.repair else None
-        verdict = Verdict(state=TaskState.DONE, reason=reason, note=f"{path} is missing", is_missing=True)
-        return _unless_blocked(task, path, files, verdict)
-    if edit is None and found is FileComparison.CHANGED:
-        reason = MISSING if rules.repair else None
-        return Verdict(state=TaskState.DONE, reason=reason, note=f"{path} was changed", is_missing=True)
+    if edit is None and found in (FileComparison.MISSING, FileComparison.CHANGED):
+        is_gone, reason = found is FileComparison.MISSING, MISSING if rules.repair else None
+        note = f"{path} is missing" if is_gone else f"{path} was changed"
+        verdict = Verdict(state=TaskState.DONE, reason=reason, note=note, is_missing=True)
+        return _unless_blocked(task, path, files, verdict) if is_gone else verdict
     verdict = Verdict(
         state=TaskState.DONE,
         is_accepted=not rules.accept.isdisjoint(changed) or _has_new_metadata(task, known),
@@ -184,23 +194,7 @@ PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its l
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
 
 
-class UncheckedFiles:
-    """An output directory that is not looked at, because a run is changing it: the ledger's word counts."""
-
-    def compare(self, artifact: Artifact) -> FileComparison:  # noqa: ARG002 - the protocol's form
-        return FileComparison.SAME
-
-    def in_the_way(self, name: str, own: str | None) -> str | None:  # noqa: ARG002 - as above
-        return None
-
-    def barrier(self, name: str) -> str | None:  # noqa: ARG002 - as above
-        return None
-
-    def is_half_published(self, path: str) -> bool:  # noqa: ARG002 - as above
-        return False
-
-
-class Files:
+class Files(FileView):
     """Looks into one output directory, for one ledger; None: there is none yet."""
 
     def __init__(self, output_dir: Path, *, ledger_id: str | None = None) -> None:
@@ -223,29 +217,28 @@ class Files:
         A second link to `own` is what a move that was killed leaves behind: it is not in the way.
         """
         folder, _, stem = name.rpartition("/")
-        for found in self._listing(folder).get(stem, ()):
+        for found in self._listing(folder).get(name_key(stem), ()):
             path = f"{folder}/{found}" if folder else found
+            found_stem, suffix = os.path.splitext(found)  # noqa: PTH122 - as below
+            if found_stem != stem and not os.path.lexists(self._output_dir / (name + suffix)):
+                continue  # in another case, which this file system tells apart
             if path != own and not (own is not None and self._is_one_file(path, own)):
                 return path
         return None
 
     def barrier(self, name: str) -> str | None:
-        """Say which folder keeps an image from being written under `name`, and why; None: it can be."""
         place = self._closed_folder(name.rpartition("/")[0])
         return None if place is None else f"the folder {place} cannot be written to"
 
     def is_half_published(self, path: str) -> bool:
-        """Tell whether a part of this ledger is the same file: a run goes on, or died and the next start records it."""
+        """Tell whether a part of this ledger is the same file."""
         folder = path.rpartition("/")[0]
         try:
-            parts = [entry.name for entry in (self._output_dir / folder).iterdir() if self._is_part(entry.name)]
+            matches = [PART.fullmatch(entry.name) for entry in (self._output_dir / folder).iterdir()]
         except OSError:
             return False
+        parts = [match[0] for match in matches if match is not None and match[1] in (None, self._ledger_id)]
         return any(self._is_one_file(path, f"{folder}/{part}" if folder else part) for part in parts)
-
-    def _is_part(self, name: str) -> bool:
-        match = PART.fullmatch(name)
-        return match is not None and match[1] in (None, self._ledger_id)
 
     def _is_one_file(self, one: str, other: str) -> bool:
         try:
@@ -254,18 +247,18 @@ class Files:
             return False
 
     def _list(self, folder: str) -> dict[str, list[str]]:
-        """Return the images of a folder: name without suffix -> names."""
+        """Return the images of a folder: `name_key` without suffix -> names."""
         listing: dict[str, list[str]] = {}
         gone = suppress(FileNotFoundError, NotADirectoryError, PermissionError)
         with gone, os.scandir(self._output_dir / folder) as entries:
             for entry in entries:
                 stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - twice as fast, 1,000,000 times
                 if suffix.lower() in IMAGE_SUFFIXES:
-                    listing.setdefault(stem, []).append(entry.name)
+                    listing.setdefault(name_key(stem), []).append(entry.name)
         return listing
 
 
-class Objects:
+class Objects(FileView):
     """Looks at one listing of a bucket, for one ledger: 100,000 objects take 35 MB.
 
     A changed object is one with another size or ETag; nothing is read to find out.
@@ -290,17 +283,11 @@ class Objects:
         return FileComparison.MISSING
 
     def in_the_way(self, name: str, own: str | None) -> str | None:
-        """Return the path of an image that already stands under `name` and is not `own`; None: free."""
         paths = (name + suffix for suffix, _, _ in self._by_stem.get(name, ()))
         return next((path for path in paths if path != own), None)
 
     def is_half_published(self, path: str) -> bool:
-        """Tell whether an object in the way is of this ledger: a run goes on, or died and the next start records it."""
         return self._is_half_published(path)
-
-    def barrier(self, name: str) -> str | None:  # noqa: ARG002 - the protocol's form
-        """Return None: a bucket has no folders that are closed."""
-        return None
 
 
 def _sha256(path: Path) -> str:

@@ -11,17 +11,18 @@ bytes among a million tasks happens once in 40 million plans.
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, Protocol
+from typing import IO, Any, Final, NamedTuple
 
 import msgspec
 
 from pipeline.errors import InputError
 from pipeline.model import Due, Edit, Known, Quote, Task, TaskState
 from pipeline.plan.decide import MISSING, FileView, Rules, Verdict, decide
+from pipeline.store.reader import LedgerReader
 
 LISTED: Final = 1000  # notes kept for people; beyond, they are only counted
 SAMPLES: Final = 3  # prompts that a plan shows
@@ -108,16 +109,6 @@ class Plan:
         return self.least.tasks
 
     @property
-    def least_microusd(self) -> int | None:
-        """None: a due task's price is not known."""
-        return self.least.known_price
-
-    @property
-    def most_microusd(self) -> int | None:
-        """None: a due task's price is not known."""
-        return self.most.known_price
-
-    @property
     def samples(self) -> list[tuple[str, str]]:
         """A few due tasks as (name of the image, prompt), of different jobs where there are several."""
         rounds = zip_longest(*self.due_examples.values())
@@ -159,6 +150,10 @@ class Plan:
         is_wrong = verdict.is_missing or (verdict.state is not TaskState.DONE and not verdict.is_given_up)
         if is_wrong and len(self.notes) < LISTED:
             self.notes.append(f"{row.task.id}: {verdict.note or verdict.state}")
+
+    def due_of(self, job: str) -> Group:
+        """Sum up the due tasks of a job."""
+        return sum((group for key, group in self.groups.items() if key.is_due and key.job == job), start=Group())
 
     def sum_of(self, *words: str) -> Group:
         """Sum up the groups that are not due and stand as one of `words` says."""
@@ -228,15 +223,6 @@ _FREE: Final = Quote(0, 0)
 BATCH: Final = 500  # tasks the ledger is asked about at once: of one at a time, half of a large plan's CPU was asking
 
 
-class LedgerView(Protocol):
-    """What planning asks of the ledger."""
-
-    def known_among(self, task_ids: Sequence[str]) -> Mapping[str, Known]: ...
-    def claimed_elsewhere(self, names: Sequence[str]) -> Mapping[str, str]:
-        """Return, by name, the id of another manifest's task that claims this output name."""
-        ...
-
-
 class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
     """One task and where it stands."""
 
@@ -282,7 +268,7 @@ class Spool:
 
 def survey(
     tasks: Iterable[Task],
-    ledger: LedgerView,
+    ledger: LedgerReader,
     files: FileView,
     rules: Rules,
     *,
@@ -349,8 +335,10 @@ def tally(
         price = None if its_quote is None else its_quote.least
         alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=price)
         wrong = problem(row.task) if is_due else None
-        if wrong is None and (is_due or verdict.moves_to is not None or verdict.state is TaskState.CONFLICT):
-            wrong = _claimed(row)
+        claims = is_due or verdict.moves_to is not None or verdict.state is TaskState.CONFLICT
+        if wrong is None and claims and row.rival:
+            both = f"{row.task.id} and {row.rival} claim one output name, {row.task.name!r}"
+            wrong = f"{both}; change `output` of one of them"
         if wrong is not None and len(plan.problems) < LISTED:
             plan.problems.append(wrong)
         if is_due and spool is not None:
@@ -380,8 +368,3 @@ def _without_request(verdict: Verdict) -> Iterator[str]:
         yield ACCEPT
     if verdict.moves_to is not None:
         yield MOVE
-
-
-def _claimed(row: PlanRow) -> str | None:
-    task, other = row.task, row.rival
-    return other and f"{task.id} and {other} claim one output name, {task.name!r}; change `output` of one of them"

@@ -79,7 +79,9 @@ class Selection:
         """
         chosen = (row for row in rows if self._is_meant(row, matched))
         if self.sample is not None:
-            kept = heapq.nsmallest(self.sample, enumerate(chosen), key=lambda item: self._lot(item[1].task.id))
+            kept = heapq.nsmallest(
+                self.sample, enumerate(chosen), key=lambda item: _lot(f"{self.seed}/{item[1].task.id}")
+            )
             chosen = (row for _, row in sorted(kept, key=lambda item: item[0]))
         for n, row in enumerate(chosen):
             if self.first is not None and n >= self.first:
@@ -114,13 +116,9 @@ class Selection:
                 return fnmatchcase(row.task.id, pattern)
 
     def _mark(self, row: "PlanRow") -> str:
-        """Return how the image that stands there is marked."""
         mark = self.marks.get(row.task.id)
         is_of_it = mark is not None and mark.is_of(row.known.artifact if row.known else None)
         return (mark.kind if mark is not None and is_of_it else "") or UNMARKED
-
-    def _lot(self, task_id: str) -> bytes:
-        return hashlib.sha256(f"{self.seed}/{task_id}".encode()).digest()
 
 
 _KNOWN: Final = {"state": STATES, "flag": CHECKS, "mark": MARKS}

@@ -28,84 +28,58 @@ class ByteBudget:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         self.whole_bytes = 0  # of them, in answers that wait to be judged
-        self._growing: dict[ByteShare, None] = {}  # answers on their way, oldest first
-        self._answers: Waiting = {}
-        self._requests: Waiting = {}
+        self.growing: dict[ByteShare, None] = {}  # answers on their way, oldest first
+        self.answers: Waiting = {}
+        self.requests: Waiting = {}
 
     def __repr__(self) -> str:
-        return f"<ByteBudget {self.used_bytes} of {self.limit_bytes} bytes, {len(self._growing)} growing>"
+        return f"<ByteBudget {self.used_bytes} of {self.limit_bytes} bytes, {len(self.growing)} growing>"
 
     @property
     def unread_bytes(self) -> int:
         """Return what is held beside `used_bytes` on connections whose answer waits for room."""
-        return len(self._answers) * UNREAD_BYTES
+        return len(self.answers) * UNREAD_BYTES
 
     def share(self) -> "ByteShare":
         """Open a share; use it as a context manager around the exchange."""
         return ByteShare(self)
 
-    async def hold(self, share: "ByteShare", more_bytes: int) -> None:
-        """Take room for a request, behind those that wait for it."""
-        if not self._requests and self._may_hold(more_bytes):
-            share.take(more_bytes)
-        else:
-            await self._wait(self._requests, share, more_bytes)
-
-    def try_grow(self, share: "ByteShare", more_bytes: int) -> bool:
-        """Take room for more of an answer if there is some; tell whether there was."""
-        self._growing.setdefault(share)
-        may = self._must_finish(share) or (not self._answers and self._fits(more_bytes))
-        if may:
-            share.take(more_bytes)
-        return may
-
-    async def grow(self, share: "ByteShare", more_bytes: int) -> None:
-        """Take room for more of an answer, behind those that wait for it."""
-        if not self.try_grow(share, more_bytes):
-            await self._wait(self._answers, share, more_bytes)
-
     def take(self, more_bytes: int) -> None:
         """Count bytes; negative ones are given back, to those who wait."""
         self.used_bytes += more_bytes
         if more_bytes <= 0:
-            self._grant()
-
-    def grown(self, share: "ByteShare") -> None:
-        """Count an answer as whole; the next oldest becomes the first in line."""
-        self._growing.pop(share, None)
-        share.whole_bytes = share.held_bytes
-        self.whole_bytes += share.whole_bytes
-        self._grant()
+            self.grant()
 
     def judged(self, whole_bytes: int, spare_bytes: int) -> None:
         """Count a whole answer as judged, and take back what is no longer held."""
         self.whole_bytes -= whole_bytes
         self.take(-spare_bytes)
 
-    def _fits(self, more_bytes: int) -> bool:
+    def fits(self, more_bytes: int) -> bool:
         return self.used_bytes + more_bytes <= self.limit_bytes
 
-    def _may_hold(self, more_bytes: int) -> bool:
-        return self._fits(self.unread_bytes + more_bytes) or self.used_bytes == 0
+    def may_hold(self, more_bytes: int) -> bool:
+        return self.fits(self.unread_bytes + more_bytes) or self.used_bytes == 0
 
-    def _must_finish(self, share: "ByteShare | None") -> bool:
+    def must_finish(self, share: "ByteShare | None") -> bool:
         """Tell whether nothing is given back before this answer has gone on."""
-        return share is next(iter(self._growing), None) and self.whole_bytes == 0
+        return share is next(iter(self.growing), None) and self.whole_bytes == 0
 
-    async def _wait(self, waiting: "Waiting", share: "ByteShare", more_bytes: int) -> None:
+    async def wait(self, waiting: "Waiting", share: "ByteShare", more_bytes: int) -> None:
+        """Wait for room behind those that wait for it."""
         waiting[share] = more_bytes, (turn := asyncio.get_running_loop().create_future())
         try:
             await turn
         finally:
             if waiting.pop(share, None) is not None:  # cancelled; the next one may have been waiting for this one
-                self._grant()
+                self.grant()
 
-    def _grant(self) -> None:
+    def grant(self) -> None:
         """Let those who wait go on, each kind in its order, as far as there is room."""
-        oldest = next(iter(self._growing), None)
-        if oldest in self._answers and self._must_finish(oldest):
-            self._go_on(self._answers, oldest)
-        for waiting, may in ((self._answers, self._fits), (self._requests, self._may_hold)):
+        oldest = next(iter(self.growing), None)
+        if oldest in self.answers and self.must_finish(oldest):
+            self._go_on(self.answers, oldest)
+        for waiting, may in ((self.answers, self.fits), (self.requests, self.may_hold)):
             while (share := next(iter(waiting), None)) is not None and may(waiting[share][0]):
                 self._go_on(waiting, share)
 
@@ -123,26 +97,33 @@ class ByteShare:
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self.held_bytes = 0
-        self.whole_bytes = 0  # of a whole answer that waits to be judged
+        self._whole_bytes = 0  # of a whole answer that waits to be judged
 
     async def hold(self, request_bytes: int) -> None:
-        """Wait for room for a request and its connection, and take it."""
-        await self._budget.hold(self, request_bytes)
+        """Wait for room for a request and its connection, behind those that wait for it, and take it."""
+        if not self._budget.requests and self._budget.may_hold(request_bytes):
+            self.take(request_bytes)
+        else:
+            await self._budget.wait(self._budget.requests, self, request_bytes)
 
     def try_grow(self, more_bytes: int) -> bool:
         """Take room for more of the answer if there is some; tell whether there was."""
-        return self._budget.try_grow(self, more_bytes)
+        budget = self._budget
+        budget.growing.setdefault(self)
+        may = budget.must_finish(self) or (not budget.answers and budget.fits(more_bytes))
+        if may:
+            self.take(more_bytes)
+        return may
 
     async def grow(self, more_bytes: int) -> None:
-        """Wait for room for more of the answer, and take it."""
-        await self._budget.grow(self, more_bytes)
+        """Wait for room for more of the answer, behind those that wait for it, and take it."""
+        if not self.try_grow(more_bytes):
+            await self._budget.wait(self._budget.answers, self, more_bytes)
 
     def shrink(self, fewer_bytes: int) -> None:
-        """Give bytes back."""
         self.take(-fewer_bytes)
 
     def take(self, more_bytes: int) -> None:
-        """Count bytes as held."""
         self.held_bytes += more_bytes
         self._budget.take(more_bytes)
 
@@ -152,14 +133,18 @@ class ByteShare:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Count the answer as whole; the next oldest becomes the first in line."""
         if kind is not None:
             self.shrink(self.held_bytes)
-        self._budget.grown(self)
+        self._budget.growing.pop(self, None)
+        self._whole_bytes = self.held_bytes
+        self._budget.whole_bytes += self._whole_bytes
+        self._budget.grant()
 
     def keep(self, kept_bytes: int) -> None:
         """Hold no more than the image of a judged answer. For any thread; the loop may be gone."""
         spare_bytes, self.held_bytes = max(0, self.held_bytes - kept_bytes), min(self.held_bytes, kept_bytes)
-        whole_bytes, self.whole_bytes = self.whole_bytes, 0
+        whole_bytes, self._whole_bytes = self._whole_bytes, 0
         if (spare_bytes or whole_bytes) and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._budget.judged, whole_bytes, spare_bytes)
 

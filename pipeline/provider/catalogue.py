@@ -106,19 +106,17 @@ class Catalogue:
         self._own = own_prices
         self._models = _tables().models
 
-    def __repr__(self) -> str:
-        return f"<Catalogue {len(self._models)} models, {len(self._own)} own prices>"
-
     def price(self, model: str, size: str | None) -> int | None:
         """Return the list price of one image in micro-USD; None when nobody knows it."""
         family = self.family(model)
         usd = None if family is None else family.price.get(size or DEFAULT_SIZE)
         return None if usd is None else _microusd(usd)
 
-    def own_price(self, model: str, size: str | None) -> int | None:
-        """Return what a person wrote under `prices:`, in micro-USD an image; None: nothing."""
+    def own_price(self, model: str, size: str | None, images: int = 1) -> int | None:
+        """Return what so many images cost by what a person wrote under `prices:`, in micro-USD; None: nothing."""
         own = self._own.get(model)
-        return own.get(size or DEFAULT_SIZE) if isinstance(own, Mapping) else own
+        price = own.get(size or DEFAULT_SIZE) if isinstance(own, Mapping) else own
+        return None if price is None else price * images
 
     def family(self, model: str) -> Family | None:
         """Return the tables of a known model; None for an unknown one."""
@@ -167,6 +165,10 @@ class Catalogue:
             if offer is not None and (offer.until is None or (today is not None and today < offer.until))
         )
 
+    def introduce(self, today: date, *, kind: Kind = Kind.COMETAPI) -> tuple[str, ...]:
+        """Return the models that `kind` offers on that day, each with the name people know: `x-1-image (Banana)`."""
+        return tuple(f"{name} ({self._models[name].alias})" for name in self.current_models(today, kind=kind))
+
     def image_size(self, model: str, size: str | None) -> str | None:
         """Return what to send as `imageSize`; None: send none, for models that make one size and fail when asked."""
         family = self.family(model)
@@ -198,7 +200,7 @@ class PriceList:
     def quote(self, task: Task) -> Quote | None:
         """Return what one attempt costs by its pixels and at most; None when nobody knows the price."""
         size = _size(task)
-        own = self._catalogue.own_price(task.model, size)
+        own = self._catalogue.own_price(task.model, size, _count(task))
         if own is not None:
             return Quote(own, own)
         counts = _level(task), _count(task), _prompt_tokens(task), len(task.images)
@@ -222,7 +224,7 @@ class PriceList:
         None: nobody knows, and what was reserved stands. Without tokens nobody said which tier was served either:
         then it is the standard one.
         """
-        own = self._catalogue.own_price(task.model, _size(task))
+        own = self._catalogue.own_price(task.model, _size(task), _count(task))
         if own is not None:
             return own
         family = self._catalogue.family(task.model)

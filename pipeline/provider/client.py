@@ -46,7 +46,7 @@ class Client:
         self._catalogue = catalogue
         self._budget = ByteBudget(limits.memory_bytes + limits.concurrency * CONNECTION_BYTES)
         self._redactor = Redactor("" if key == credentials.SIMULATOR_KEY else key)
-        self._reader = AnswerReader(self._redactor, catalogue)
+        self._reader = AnswerReader(self._redactor, catalogue, limits.max_body_bytes)
         self._inputs = InputImages()
         self._wire = Transport(
             headers=credentials.headers(settings, key),

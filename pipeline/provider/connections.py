@@ -18,6 +18,7 @@ import functools
 import heapq
 import re
 import select
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -25,7 +26,7 @@ from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
+from aiohttp.connector import AddrInfoType, Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
@@ -33,9 +34,15 @@ from aiohttp.tracing import Trace
 IDLE_S: Final = 1.5  # a connection that was idle for longer is closed: gunicorn closes its own after 2 s, most after 5
 KEPT_S: Final = re.compile(r"timeout\s*=\s*\"?(\d{1,9})", re.ASCII | re.IGNORECASE)  # Keep-Alive: timeout=5, max=100
 APART_S: Final = 0.003  # between two new connections: a TLS handshake takes 1.0 to 1.5 ms of CPU
-MOST_INFORMATIONAL: Final = 10  # answers of status 1xx before one answer; honest servers send one or two
+MOST_INFORMATIONAL: Final = 10  # answers of status 1xx within a second; relays send `102 Processing` as a heartbeat
 READ_BYTES: Final = 4 * 2**20  # that bodies bring in one iteration of the event loop; 1 MB took 5 % more CPU
 CHUNK_BYTES: Final = 256 * 1024  # at most read in one call, unless the transport says that it has more in hand
+PROBES: Final = (  # 5.5 minutes without an acknowledgement end a connection, later than the usual timeout
+    ("TCP_KEEPIDLE", 30),  # seconds; Linux and Windows
+    ("TCP_KEEPALIVE", 30),  # the same of macOS
+    ("TCP_KEEPINTVL", 30),
+    ("TCP_KEEPCNT", 10),
+)
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one call either way
 
 
@@ -90,19 +97,23 @@ class Answers(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: ReadLimit) -> None:
         super().__init__(loop)
         self.limit = limit
-        self._informational = 0
+        self._informational = 0  # since then
+        self._informational_since = 0.0
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Take one parsed answer; aiohttp's parser calls this."""
         is_informational = 100 <= data[0].code < 200 and data[0].code != 101
-        self._informational = self._informational + 1 if is_informational else 0
+        now = self._loop.time()
+        if not is_informational or now - self._informational_since > 1.0:
+            self._informational, self._informational_since = 0, now
+        self._informational += is_informational
         kept = KEPT_S.search(data[0].headers.get("Keep-Alive", ""))
         if kept is not None and int(kept[1]) <= IDLE_S:
             self.force_close()  # the server may close it while the next request is on its way
         if self._informational <= MOST_INFORMATIONAL:
             super().feed_data(data, size)
         elif self._exception is None:
-            message = f"more than {MOST_INFORMATIONAL} informational answers (1xx)"
+            message = f"more than {MOST_INFORMATIONAL} informational answers (1xx) within a second"
             self.set_exception(HttpProcessingError(code=400, message=message))
             if self.transport is not None:
                 self.transport.abort()
@@ -111,6 +122,8 @@ class Answers(ResponseHandler):
         """Take what TLS still has of an answer, then what aiohttp makes of the end."""
         for piece in _left_over(self.transport):
             self.data_received(piece)
+        while self._reading_paused:  # aiohttp's parser keeps what comes meanwhile, and drops it at the end
+            self.resume_reading()
         super().connection_lost(exc)
 
 
@@ -130,7 +143,7 @@ class Connections(aiohttp.TCPConnector):
     """Keeps connections for the next request, and closes those that the server used or closed since its last answer."""
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
-        super().__init__(limit=0, keepalive_timeout=IDLE_S, ssl=True if tls is None else tls)
+        super().__init__(limit=0, keepalive_timeout=IDLE_S, ssl=True if tls is None else tls, socket_factory=_probed)
         make: Callable[..., ResponseHandler] = Answers
         self._factory = functools.partial(make, loop=asyncio.get_running_loop(), limit=ReadLimit())
         self._seen: WeakSet[ResponseHandler] = WeakSet()
@@ -145,7 +158,8 @@ class Connections(aiohttp.TCPConnector):
         """
         while True:
             if not self._conns.get(req.connection_key):
-                await self._turn_to_connect()
+                async with self._turn:  # many find a kept one meanwhile
+                    await asyncio.sleep(APART_S)
             connection = await super().connect(req, traces, timeout)
             protocol, transport = connection.protocol, connection.transport
             assert protocol is not None, "a connection that was just made or taken from the pool"
@@ -156,10 +170,20 @@ class Connections(aiohttp.TCPConnector):
                 return connection
             connection.close()
 
-    async def _turn_to_connect(self) -> None:
-        """Let one request after the other make a connection, `APART_S` apart; many find a kept one meanwhile."""
-        async with self._turn:
-            await asyncio.sleep(APART_S)
+
+def _probed(address: AddrInfoType) -> socket.socket:
+    """Return a socket whose connection is probed (TCP keepalive) while nothing is said on it.
+
+    A router with NAT forgets a connection that is silent for 1 to 6 minutes, and the answer that was paid for never
+    arrives (googleapis/python-genai#2705, openai/openai-python#3269).
+    """
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in PROBES:
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
 
 
 def _is_readable(transport: asyncio.Transport) -> bool:
@@ -180,7 +204,6 @@ class BodyReader(asyncio.BufferedProtocol):
     def __init__(
         self, content: aiohttp.StreamReader, theirs: Answers, transport: asyncio.Transport, size_bytes: int
     ) -> None:
-        """Read an answer of `size_bytes`."""
         self.size_bytes = size_bytes
         self.arrived_bytes = 0
         self._content = content
@@ -190,9 +213,6 @@ class BodyReader(asyncio.BufferedProtocol):
         self._room = memoryview(self._body)
         self._number = theirs.limit.body()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def __repr__(self) -> str:
-        return f"<BodyReader {self.arrived_bytes} of {self.size_bytes} bytes>"
 
     @property
     def is_whole(self) -> bool:
@@ -213,14 +233,10 @@ class BodyReader(asyncio.BufferedProtocol):
         finally:
             self._room.release()
             if self._theirs.transport is not None:  # the connection stands: what follows is aiohttp's to handle
-                self._hand_back()
-
-    def _hand_back(self) -> None:
-        """Give the connection back; after a whole body aiohttp keeps it for the next request, else it closes it."""
-        self._transport.set_protocol(self._theirs)
-        if self.is_whole:
-            self._theirs.set_response_params()  # a new parser: the old one waits for the body that was read here
-            self._content.feed_eof()  # resumes reading, and releases the connection
+                self._transport.set_protocol(self._theirs)
+                if self.is_whole:  # aiohttp keeps it for the next request; else it closes it
+                    self._theirs.set_response_params()  # a new parser: the old one waits for what was read here
+                    self._content.feed_eof()  # resumes reading, and releases the connection
 
     def take(self) -> bytes | bytearray:
         """Return what has come of the body, once, when reading is over, and keep nothing.
@@ -277,12 +293,12 @@ class BodyReader(asyncio.BufferedProtocol):
 def take_over_body(response: aiohttp.ClientResponse, read_bytes: int) -> BodyReader | None:
     """Return a reader for a body of which `read_bytes` were read; None where it is not worth it, or not possible.
 
-    Its length must be known, it must come as it is, and aiohttp must have nothing of it left.
+    Its length must be known, and aiohttp must have nothing of it left.
     """
     size_bytes, content, connection = response.content_length, response.content, response.connection
     if size_bytes is None or size_bytes - read_bytes < WORTH_IT_BYTES or content.exception() is not None:
         return None
-    if any(name in response.headers for name in ("Content-Encoding", "Transfer-Encoding")):
+    if "Transfer-Encoding" in response.headers:
         return None
     if content.total_bytes != read_bytes or connection is None:
         return None

@@ -30,17 +30,18 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
 
     Raises: InputError naming the variables that were looked for, never a value. The simulator needs no key.
     """
-    names = (settings.api_key_env,) if settings.api_key_env else KEY_NAMES[settings.kind]
-    found = _first(names, environ) or _first(names, _read_dotenv(dotenv_dir / ".env"))
+    names = _names(settings)
+    path = dotenv_dir / ".env"
+    found = _first(names, environ) or _first(names, _read_dotenv(path))
     if found is None and settings.kind is Kind.SIMULATOR:
         return SIMULATOR_KEY
     if found is None:
-        raise InputError(
-            f"no API key: {' or '.join(names)} is not set; export it, or write it to a file .env beside the manifest"
-        )
+        file = f"{path}, which has no line {names[0]}=..." if path.is_file() else "a file .env beside the manifest"
+        raise InputError(f"no API key: {' or '.join(names)} is not set; export it, or write it to {file}")
     name, key = found
-    if not key.isascii() or not key.isprintable() or any(quote in key for quote in "\"'`"):
-        raise InputError(f"the API key in {name} holds characters no key has, such as a quotation mark; copy it again")
+    if not key.isascii() or not key.isprintable() or any(char in _bare(key) for char in " \"'`"):
+        what = "characters no key has, such as a space or a quotation mark"
+        raise InputError(f"the API key in {name} holds {what}; copy it again, without a comment behind it")
     return key
 
 
@@ -49,18 +50,28 @@ def known_keys(*, environ: Mapping[str, str], dotenv_dir: Path) -> tuple[str, ..
 
     Short ones are left out, because ordinary words would hold them. A `.env` that cannot be read has none.
     """
-    try:
-        beside = _read_dotenv(dotenv_dir / ".env")
-    except InputError:
-        beside = {}
+    beside = _dotenv_or_nothing(dotenv_dir / ".env")
     own = {name for names in KEY_NAMES.values() for name in names}
     found = []
     for name, value in (*environ.items(), *beside.items()):
-        key = _unquoted(value or "")
-        bare = key.split(" ", 1)[1] if key.lower().startswith("bearer ") else key
+        bare = _bare(_unquoted(value or ""))
         if len(bare) >= (_SHORTEST if name in own else _SHORTEST_OTHER) and name.endswith(("_KEY", "_TOKEN")):
             found.append(bare)
     return tuple(dict.fromkeys(found))
+
+
+def other_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str | None:
+    """Say which key `find_key` returns and where another one is, of another account perhaps; None: there is one."""
+    path = dotenv_dir / ".env"
+    places = (("the environment", environ), (str(path), _dotenv_or_nothing(path)))
+    found = [
+        (f"{name} in {place}", key)
+        for place, values in places
+        for name in _names(settings)
+        if (key := _unquoted(values.get(name) or ""))
+    ]
+    other = next((place for place, key in found if key != found[0][1]), None)
+    return None if other is None else f"two API keys are set: {found[0][0]} is used, {other} is not"
 
 
 def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
@@ -68,9 +79,17 @@ def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
     return {"x-goog-api-key" if settings.kind is Kind.GOOGLE else "Authorization": key}
 
 
+def _names(settings: ProviderSettings) -> Sequence[str]:
+    return (settings.api_key_env,) if settings.api_key_env else KEY_NAMES[settings.kind]
+
+
 def _first(names: Sequence[str], values: Mapping[str, str | None]) -> tuple[str, str] | None:
     stripped = ((name, _unquoted(values.get(name) or "")) for name in names)
     return next(((name, value) for name, value in stripped if value), None)
+
+
+def _bare(key: str) -> str:
+    return key.split(" ", 1)[1].strip() if key.lower().startswith("bearer ") else key
 
 
 def _unquoted(value: str) -> str:
@@ -91,12 +110,18 @@ def _read_dotenv(path: Path) -> Mapping[str, str | None]:
         raise InputError(f"{path} cannot be read ({type(error).__name__}); fix it or remove it") from error
 
 
+def _dotenv_or_nothing(path: Path) -> Mapping[str, str | None]:
+    try:
+        return _read_dotenv(path)
+    except InputError:
+        return {}
+
+
 OWN_ADDRESS: Final = {
     Kind.COMETAPI: "https://api.cometapi.com",
     Kind.GOOGLE: "https://generativelanguage.googleapis.com",
     Kind.SIMULATOR: "http://127.0.0.1",  # the embedded simulator's port is known once it runs
 }
-_VERSIONS = ("/v1beta", "/v1")  # people copy them along from other tools' settings
 
 
 class Proxy(NamedTuple):
@@ -114,13 +139,16 @@ class Proxy(NamedTuple):
 
 
 def check_address(settings: ProviderSettings) -> str:
-    """Return the resolved base URL, without a trailing slash.
+    """Return the resolved base URL, without what people copy along: a version, a whole endpoint, a trailing slash.
 
     Raises: InputError for anything but https (http only to this machine), and for user, password, query or fragment.
     The text never repeats the address, which may hold a secret.
     """
     given = (settings.base_url or OWN_ADDRESS[settings.kind]).strip("\ufeff \t\r\n")
-    parts = _split(given)
+    parts = _parts(given)
+    is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
+        raise InputError("provider.base_url is not an address", instead="write for example https://api.cometapi.com")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         instead = "write only scheme, host and path: the key comes from the environment"
         raise InputError("provider.base_url holds a user, password, query or fragment", instead=instead)
@@ -130,9 +158,7 @@ def check_address(settings: ProviderSettings) -> str:
     if settings.kind is Kind.SIMULATOR and not is_local:
         what = "provider.base_url of a simulator is not on this machine, its money would be real"
         raise InputError(what, instead="write http://127.0.0.1:8787, or remove it")
-    path = parts.path.rstrip("/")
-    for version in _VERSIONS:
-        path = path.removesuffix(version).rstrip("/")
+    path = f"{parts.path}/".partition("/v1beta/")[0].rstrip("/").removesuffix("/v1").rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
@@ -152,9 +178,23 @@ def find_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
     excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     if parts.scheme != "https" or is_loopback(parts.hostname or "") or name is None:
         return None
-    if proxy_bypass_environment(parts.netloc, {"no": excluded}):
-        return None
-    return _read_proxy(name, environ[name])
+    return None if _is_excluded(parts, excluded) else _read_proxy(name, environ[name])
+
+
+def _is_excluded(parts: SplitResult, excluded: str) -> bool:
+    """Tell whether NO_PROXY names the host: as Python reads it, and as curl and Go do, with `*.` and networks.
+
+    https://github.com/python/cpython/issues/149746
+    """
+    names = [name.removeprefix("*.") for name in excluded.replace(",", " ").split()]
+    host = parts.netloc if parts.port else f"{parts.netloc}:443"
+    if proxy_bypass_environment(host, {"no": ",".join(names)}):
+        return True
+    try:
+        address = ipaddress.ip_address(parts.hostname or "")
+        return any(address in ipaddress.ip_network(name, strict=False) for name in names if "/" in name)
+    except ValueError:
+        return False
 
 
 def _read_proxy(name: str, given: str) -> Proxy:
@@ -173,14 +213,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower().rstrip(".") == "localhost"
-
-
-def _split(given: str) -> SplitResult:
-    parts = _parts(given)
-    is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
-        raise InputError("provider.base_url is not an address", instead="write for example https://api.cometapi.com")
-    return parts
 
 
 def _parts(given: str) -> SplitResult:

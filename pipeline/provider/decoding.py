@@ -11,6 +11,7 @@ marks, percent signs. What is found is checked by `imaging.formats`.
 
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -27,6 +28,9 @@ _MOST_VALUES = 200_000  # an answer has some dozens; as many decoded take 13 MB
 _MOST_LINES = 200_000  # of a stream
 _WORTH_CUTTING = 4096  # bytes; shorter strings are cheaper decoded than cut
 _CUT = "\0cut:"  # no Base64 text looks like this
+_PACKED = re.compile(rb"\x1f\x8b\x08|x[\x01\x5e\x9c\xda]")  # gzip, zlib
+_ANY_WINDOW = 32 + zlib.MAX_WBITS  # of either, as its first bytes say
+_MOST_PACKED = 2  # times
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -92,11 +96,28 @@ def decode_answer(body: bytes | bytearray) -> Document:
     except NotJsonError:
         events = _events(bytes(plain))
         if not events:
-            raise
+            return _decode(plain, is_followed=True)
     return _decode(b"[" + b",".join(events) + b"]")
 
 
-def _decode(body: bytes | bytearray) -> Document:
+def unpacked(body: bytes | bytearray, most_bytes: int) -> bytes | bytearray:
+    """Return a body without its compression, at most `most_bytes` of it; one that is cut short as far as it goes.
+
+    Its first bytes are believed, not `Content-Encoding`: relays send gzip without a word, and name gzip what they have
+    unpacked already (Pasta-Devs/Marinara-Engine#801, everything2/everything2#3053).
+    """
+    for _ in range(_MOST_PACKED):
+        if not _PACKED.match(body):
+            break
+        try:
+            body = zlib.decompressobj(_ANY_WINDOW).decompress(body, most_bytes)
+        except zlib.error:
+            break
+    return body
+
+
+def _decode(body: bytes | bytearray, *, is_followed: bool = False) -> Document:
+    """is_followed: something else may stand behind the JSON."""
     skeleton, cuts = _cut(body)
     if sum(map(skeleton.count, _BEGINNINGS)) > _MOST_VALUES:
         raise TooManyValuesError(f"it has more than {_MOST_VALUES:,} values")
@@ -105,7 +126,7 @@ def _decode(body: bytes | bytearray) -> Document:
     except RecursionError as error:
         raise NotJsonError("JSON nested too deep") from error
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Document(_decode_leniently(skeleton), cuts)
+        return Document(_decode_leniently(skeleton, is_followed=is_followed), cuts)
 
 
 def _events(body: bytes) -> list[bytes]:
@@ -177,11 +198,12 @@ def _cut(body: bytes | bytearray) -> tuple[bytes | bytearray, list[memoryview]]:
     return (b"".join([*pieces, view[done:]]) if cuts else body), cuts
 
 
-def _decode_leniently(text: bytes | bytearray) -> object:
+def _decode_leniently(text: bytes | bytearray, *, is_followed: bool) -> object:
     problem = "empty"
+    decode = _first_values if is_followed else json.loads
     for encoding in (json.detect_encoding(text), "latin-1"):
         try:
-            return json.loads(text.decode(encoding, "surrogatepass"))
+            return decode(text.decode(encoding, "surrogatepass"))
         except RecursionError as error:
             raise NotJsonError("JSON nested too deep") from error
         except UnicodeDecodeError:
@@ -190,6 +212,26 @@ def _decode_leniently(text: bytes | bytearray) -> object:
             problem = str(error)
             break
     raise NotJsonError(problem)
+
+
+def _first_values(text: str) -> object:
+    """Return the object or list that a text begins with, a list of them where there are several.
+
+    Behind it stands what a script printed, a second object, a null byte. Raises: ValueError.
+    """
+    decoder, values, rest = json.JSONDecoder(), list[object](), text.lstrip()
+    while rest.startswith(("{", "[")):
+        try:
+            value, end = decoder.raw_decode(rest)
+        except ValueError:
+            if not values:
+                raise
+            break
+        values.append(value)
+        rest = rest[end:].lstrip()
+    if not values:
+        raise ValueError("no JSON object")
+    return values[0] if len(values) == 1 else values
 
 
 _MOST_PLACES = 16  # in one text; more is no answer of an image model

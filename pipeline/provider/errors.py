@@ -33,7 +33,7 @@ Json = Mapping[str, object]
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?")  # of any length: what is too long counts as the longest delay
 _STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|ays?)?(?![a-z])")
 _SENTENCE = re.compile(
-    r"(?:retry|again|resets?|wait)\s+(?:in|after|for)?\s*"
+    r"(?:retry|again|resets?|wait)\s+(?:in|after|for)?\s*(?:about\s+|approximately\s+|around\s+|~\s*)?"
     r"((?:\d{1,12}(?:\.\d{1,12})?\s*(?:ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:ours?)?|d(?:ays?)?)(?![a-z])[\s,]*)+)",
     re.IGNORECASE,
 )
@@ -299,7 +299,7 @@ def _status_fault(status: int, error: ServerError, delay_s: float | None, *, is_
             return Fault.THROTTLED
         case 500 if error.code in _CALLERS_CODES:
             return Fault.BAD_REQUEST
-        case 500 | 502 | 503 | 520 | 521 | 522 | 523 | 529:
+        case 500 | 502 | 503 | 520 | 521 | 522 | 523 | 525 | 526 | 529 | 530:  # Cloudflare did not reach the server
             return Fault.OUTAGE
         case _ if 400 <= status < 500:
             return Fault.BAD_REQUEST
@@ -390,17 +390,25 @@ def _from_tree(tree: object) -> ServerError:
     if isinstance(tree, list):  # streaming endpoints wrap the object
         items = _objects(tree)
         tree = next((item for item in items if item.get("error")), items[0] if items else None)
-    node = _object(tree).get("error", tree)
-    if not isinstance(node, Mapping):
-        return ServerError(message=node if isinstance(node, str) else "")
-    message = next((v for k in ("message", "msg", "detail", "error_description") if (v := _text(node.get(k)))), "")
+    node = _object(tree).get("error")
+    words = node if isinstance(node, str) and node else tree
+    if isinstance(words, str):
+        return ServerError(message=words)
+    node = _object(node) or _object(tree)
     return ServerError(
         code=_text(node.get("code")),
         status=_text(node.get("status")),
         kind=_text(node.get("type")),
-        message=message,
+        message=_message(node),
         details=tuple(_objects(node.get("details"))),
     )
+
+
+def _message(node: Json) -> str:
+    """Return what an error says; as JSON where it is not a text, but one more error or a list of them."""
+    given = (node.get(name) for name in ("message", "msg", "detail", "error_description", "errors"))
+    said = next((value for value in given if _text(value) or (isinstance(value, Mapping | list) and value)), None)
+    return _text(said) or ("" if said is None else json.dumps(said, ensure_ascii=False))
 
 
 def status_inside(error: ServerError) -> int:

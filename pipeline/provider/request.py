@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.imaging.convert import OutOfMemoryError, convert
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import MAX_PIXELS, BrokenImageError, measure, sniff
-from pipeline.imaging.metadata import strip
+from pipeline.imaging.metadata import orientation_of, strip
 from pipeline.model import InputImage, Task, Tier, is_object
 from pipeline.provider.catalogue import Catalogue
 
@@ -151,7 +151,9 @@ class InputImages:
             if ready is None or is_converted:
                 ready = await self._convert(data, most_bytes, keep_metadata)
             if is_converted or is_remote:
-                self._remember(known, ready)
+                self._remembered[known] = ready
+                while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
+                    self._remembered.popitem(last=False)
             return ready
 
     async def _convert(self, data: bytes, most_bytes: int, keep_metadata: bool) -> Ready:
@@ -179,11 +181,6 @@ class InputImages:
         self._remembered.move_to_end(known)
         return self._remembered[known]
 
-    def _remember(self, known: tuple[str, bool, int], ready: Ready) -> None:
-        self._remembered[known] = ready
-        while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
-            self._remembered.popitem(last=False)
-
 
 def read_as_planned(image: InputImage, locations: Locations) -> bytes:
     """Read an image once, whatever it is now.
@@ -209,6 +206,8 @@ def read_as_planned(image: InputImage, locations: Locations) -> bytes:
 def as_it_is(data: bytes, keep_metadata: bool) -> Ready | None:
     """Return the image as it can be sent without decoding it; None when it has to be converted.
 
+    A photograph that lies on its side is converted too: models see the pixels, and not what its EXIF says of them.
+
     Raises: UnfitError for what is no image; LocalTroubleError for a kind whose extra is not installed.
     """
     mime = sniff(data)[0]
@@ -222,7 +221,7 @@ def as_it_is(data: bytes, keep_metadata: bool) -> Ready | None:
         if mime == "image/jpeg":  # some cameras write what our walk does not know: a decoder has the last word
             return None
         raise UnfitError(f"cannot be sent: {error}") from error
-    if not found.is_plain or found.width * found.height > MAX_PIXELS:
+    if not found.is_plain or found.width * found.height > MAX_PIXELS or orientation_of(data, mime) != 1:
         return None
     return Ready(mime, data if keep_metadata else strip(data, mime))
 

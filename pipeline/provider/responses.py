@@ -18,6 +18,7 @@ from pipeline.provider import decoding, errors
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.decoding import Document, NotJsonError, decode_answer
 from pipeline.provider.redact import Redactor
+from pipeline.settings import Limits
 
 _TOKENS_LIMIT = 10**9  # no answer has more; a larger number is a mistake
 LEAST_IMAGE_TOKENS = 500  # the smallest image there is takes 747; a smaller count is not that of an image
@@ -64,10 +65,12 @@ def read_answer(tree: object) -> AnswerFacts:
     return facts
 
 
-def usage_of(facts: AnswerFacts) -> Usage | None:
+def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
     """Return the tokens the answer accounts for; None when it does not, or not for the image it brought.
 
-    `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts.
+    `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts. Some count thoughts in
+    the total alone (https://github.com/simonw/llm-gemini/issues/75). Where nobody says which tier was served, it was
+    the standard one; https://ai.google.dev/gemini-api/docs/flex-inference names the header.
     """
     has_image = bool(facts.images)
     prompt = _count(facts.usage, "promptTokenCount")
@@ -82,7 +85,10 @@ def usage_of(facts: AnswerFacts) -> Usage | None:
     if not facts.usage or (has_image and images < LEAST_IMAGE_TOKENS):
         return None
     text = max(out - images, 0) + thoughts if has_image else max(out - images, thoughts)
-    return Usage(prompt_tokens=prompt, image_tokens=images, text_tokens=text)
+    text = max(text, _count(facts.usage, "totalTokenCount") - prompt - images)
+    served = _text(facts.usage, "serviceTier") or dict(reply.headers).get("x-gemini-service-tier", "")
+    tier = Tier.FLEX if served.lower() == Tier.FLEX else Tier.STANDARD
+    return Usage(prompt_tokens=prompt, image_tokens=images, text_tokens=text, tier=tier)
 
 
 def _read_root(facts: AnswerFacts, root: Mapping[str, object]) -> None:
@@ -170,11 +176,13 @@ class AnswerReader:
 
     redactor: Redactor
     catalogue: Catalogue
+    most_bytes: int = Limits().max_body_bytes
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge one answer; whatever is strange in it ends as a `Failure` that keeps its body."""
         try:
+            reply = replace(reply, body=decoding.unpacked(reply.body, self.most_bytes + 1))
             judged = _Reading(self, reply, task).judged()
             return judged if isinstance(judged, Answer) else _shed(judged, task)
         except Exception as error:  # seen by whoever opens `rejected/`: what was paid for must not be lost
@@ -194,6 +202,8 @@ class _Reading:
 
     def judged(self) -> Answer | Failure:
         """Return the image, or the reason why there is none."""
+        if len(self.reply.body) > self.reader.most_bytes:
+            return self.broken(f"an answer of more than {self.reader.most_bytes} bytes; the rest was not unpacked")
         if not 200 <= self.reply.status < 300:
             return self._error_answer(self.reply.status, errors.parse_error(bytes(self.reply.body)))
         try:
@@ -300,8 +310,8 @@ class _Reading:
 
     def _without_image(self) -> Failure:
         reply, facts = self.reply, self.facts
-        if facts.error is not None and facts.error != {}:
-            error = errors.from_tree(self.document.tree)
+        error = errors.from_tree(self.document.tree)
+        if facts.error:
             return self._error_answer(errors.status_inside(error) or reply.status, error)
         words = " ".join(part for part in (facts.finish_message, *facts.texts) if part)[:_KEPT_TEXT]
         said = f": {words}" if words else ""
@@ -323,6 +333,8 @@ class _Reading:
             return self._link(links)
         if facts.is_odd:
             return self.broken("an answer that is not in the API's format")
+        if error.message and not facts.finish:  # {"code": 429, "message": "slow down"}
+            return self._error_answer(errors.status_inside(error) or reply.status, error)
         finish = facts.finish or "empty"
         return self._failure(
             Fault.NO_IMAGE, Billed.YES, f"no image came ({finish}){said}", code=finish, body=reply.body
@@ -358,16 +370,6 @@ class _Reading:
             usage=_usage(self.reply, self.facts),
             body=None if body is None else redactor.body(bytes(body)),
         )
-
-
-def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
-    """Return the tokens of an answer, with the tier that was served; where nobody says which, it was the standard one.
-
-    https://ai.google.dev/gemini-api/docs/flex-inference names the header.
-    """
-    usage = usage_of(facts)
-    served = _text(facts.usage, "serviceTier") or dict(reply.headers).get("x-gemini-service-tier", "")
-    return usage if usage is None or served.lower() != Tier.FLEX else replace(usage, tier=Tier.FLEX)
 
 
 def _shed(failure: Failure, task: Task) -> Failure:

@@ -5,11 +5,13 @@ client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`ID
 """
 
 import io
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -18,12 +20,16 @@ from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
 from pipeline.provider.connections import BodyReader, Connections, take_over_body
 from pipeline.provider.credentials import Proxy
+from pipeline.provider.decoding import unpacked
 from pipeline.provider.errors import request_id
 from pipeline.provider.redact import Redactor
 from pipeline.provider.response_timeout import ResponseTimeout
 
 _READ_AHEAD_BYTES = 64 * 1024  # of an answer that waits for room: 0.88 MB resident, 1.19 MB with aiohttp's 256 KB
+_FIELD_BYTES = 64 * 1024  # of a header line; fronts send cookies and policies of more than aiohttp's 8 KB
+_UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})  # OpenSSL's X509_V_ERR_...: nobody who is known signed a certificate
 _EVIDENCE_BYTES = 2048  # of a body that was cut
+_HEARTBEATS = re.compile(rb"(?:\s|:[^\r\n]*+)*+")  # white space, and the comments of a stream of events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,7 @@ PATIENCE = Patience()
 class _Progress:
     """How far one exchange came."""
 
+    host: str
     unsent_bytes: int
     let_go: Callable[[], None]  # of the request, once it has left
     is_traced: bool = False
@@ -50,10 +57,10 @@ class _Progress:
     headers: tuple[tuple[str, str], ...] = ()
     chunks: list[bytes | bytearray] = field(default_factory=list)
     size_bytes: int = 0
+    has_begun: bool = False  # something of the body came that is more than a heartbeat
     is_whole: bool = False  # the body is in memory to its last byte, whatever happened then
 
     def took(self, chunk: bytes) -> None:
-        """Keep more of the body."""
         self.chunks.append(chunk)
         self.size_bytes += len(chunk)
 
@@ -110,7 +117,9 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
+            auto_decompress=False,  # `decoding.unpacked` does it, whatever the label says
             read_bufsize=_READ_AHEAD_BYTES,
+            max_field_size=_FIELD_BYTES,
             trace_configs=[trace],
         )
         return self
@@ -126,7 +135,7 @@ class Transport:
         share: holds the request's bytes, and gives them back once they have left. Cancelled: the connection is closed;
         the request may have been executed.
         """
-        progress = _Progress(payload.getbuffer().nbytes, _letting_go(payload, share))
+        progress = _Progress(urlsplit(url).netloc, payload.getbuffer().nbytes, _letting_go(payload, share))
         started = time.monotonic()
         deadline = ResponseTimeout(
             self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes
@@ -165,7 +174,6 @@ class Transport:
             progress.let_go()
             progress.status = response.status
             progress.headers = tuple((name.lower(), value) for name, value in response.headers.items())
-            deadline.body(lambda: response.content.total_bytes)
             await self._collect(response, share, deadline, progress)
         share.shrink(CONNECTION_BYTES)  # it carries somebody else's request now
 
@@ -174,12 +182,19 @@ class Transport:
     ) -> None:
         """Read the body. Where its length is known, room is taken for all of it before any of it is: what a connection
         has read when it must wait for room is not counted, and was 1 MB each.
+
+        It may not be quiet once it has begun: blank heartbeats, and a head sent early, only say that the image is being
+        made (QuantumNous/new-api#4506, agent37-platform/gateway#6). Between the events of a stream it is, too.
         """
+        is_stream = response.content_type == "text/event-stream"
         room_bytes = response.content_length or 0
         if room_bytes > self._max_body_bytes:
             raise TooLargeError
         await _make_room(share, room_bytes, deadline)
         while chunk := await response.content.readany():
+            if not (is_stream or progress.has_begun or _HEARTBEATS.fullmatch(chunk)):
+                progress.has_begun = True
+                deadline.body(lambda: response.content.total_bytes)
             progress.took(chunk)
             if progress.size_bytes > self._max_body_bytes:
                 raise TooLargeError
@@ -199,7 +214,7 @@ class Transport:
             words = f"an answer of more than {self._max_body_bytes} bytes; the rest was not read"
         if progress.chunks:
             words += f" (after {progress.size_bytes} bytes of the body)"
-        beginning = b"".join(progress.chunks[:1])[:_EVIDENCE_BYTES]
+        beginning = unpacked(b"".join(progress.chunks[:1]), _EVIDENCE_BYTES)[:_EVIDENCE_BYTES]
         return Failure(
             fault=fault,
             billed=billed,
@@ -207,7 +222,7 @@ class Transport:
             status=progress.status,
             code=type(error).__name__,
             request_id=request_id(progress.headers, self._redactor),
-            body=self._redactor.body(beginning) or None,
+            body=self._redactor.body(bytes(beginning)) or None,
             suffix=".cut",
         )
 
@@ -258,6 +273,11 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.ADDRESS, Billed.NO, "the proxy asks for a user and password (407)"
         case aiohttp.ClientHttpProxyError():
             return Fault.UNREACHABLE, Billed.NO, f"the proxy refused the connection ({error.status})"
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as flaw):
+            words = f"TLS failed: the certificate of {error.host} is not accepted: {flaw.verify_message}"
+            if flaw.verify_code in _UNKNOWN_ISSUER:
+                words += "; if a company's proxy is in between, SSL_CERT_FILE names its certificate"
+            return Fault.ADDRESS, Billed.NO, words
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
@@ -266,10 +286,15 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             fault = Fault.ADDRESS if is_first else Fault.UNREACHABLE  # a server that did it before may be restarting
             words = "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all"
             return fault, Billed.NO, words
+        case aiohttp.ClientProxyConnectionError():
+            words = (
+                f"the proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
+            )
+            return Fault.UNREACHABLE, Billed.NO, words
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
         case aiohttp.ConnectionTimeoutError():
-            return Fault.UNREACHABLE, Billed.NO, "no connection in time"
+            return Fault.UNREACHABLE, Billed.NO, f"no connection to {progress.host} in time (DNS included)"
         case ssl.SSLError() if not progress.has_connected and progress.is_traced:
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case _ if progress.is_traced and not progress.has_connected:

@@ -1,7 +1,7 @@
 """Writes the contact sheet as a folder of its own: `index.html`, `thumbs/`, `tasks.csv`, `tasks.jsonl`, saved picks.
 
 The page is self-contained: no network, links to the originals; of objects in a bucket it shows the thumbnails. Images
-are read to make thumbnails and never changed. Spend over time is one `<svg>` in it.
+are read to make thumbnails and never changed.
 
 A report's folder has a mark, a file that names its manifest. Files that imgpipe did not write are never replaced: a
 folder that holds anything and has no mark is refused, and so are links, which may lead anywhere.
@@ -17,29 +17,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from html import escape
-from itertools import accumulate
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
-from pipeline.errors import InputError, Problem, StorageError
+from pipeline.errors import InputError, StorageError
 from pipeline.imaging.thumbnails import Thumb, is_drawn, is_raster, make_thumbs, thumb_of
 from pipeline.model import Mark, is_object
-from pipeline.report.sheet import (
-    Addresses,
-    Heading,
-    ReportRow,
-    Spend,
-    replaced,
-    sheet_data,
-    static_page,
-    write_tables,
-)
-from pipeline.text import money, visible
+from pipeline.report import sheet
+from pipeline.text import visible
 
 MARK: Final = ".imgpipe-report"
 PICKS: Final = "picks.json"  # what a person saves from the page
@@ -132,7 +120,7 @@ def read_picks(path: Path) -> dict[str, Mark]:
     """
 
     def bad(what: str, instead: str = "save it again from the report with the button Save picks") -> InputError:
-        return InputError(Problem(file=visible(str(path)), what=what, instead=instead))
+        return InputError(what, instead=instead, file=visible(str(path)))
 
     try:
         picks = msgspec.convert(json.loads(path.read_text(encoding="utf-8-sig")), PicksFile)
@@ -172,60 +160,6 @@ def merge_marks(*sources: Mapping[str, Mark]) -> dict[str, Mark]:
     return marks
 
 
-# -- spend over time --------------------------------------------------------------------------------------------------
-
-_LEFT, _RIGHT, _TOP, _FLOOR = 56, 394, 8, 96  # of the drawing, in a view box of 400 by 118
-_MOST_POINTS = 200  # about two units each
-
-
-def spend_chart(heading: Heading, rows: Sequence[ReportRow] = ()) -> str:
-    """Draw the running total of what was spent; empty text where that is nothing, or all of it of one moment.
-
-    It is a step line: money jumps when it is spent.
-    """
-    points = _running(_moments(heading.spend, rows))
-    if not points or points[-1][1] <= 0 or points[0][0] == points[-1][0]:
-        return ""
-    (start, _), (end, top) = points[0], points[-1]
-    scale = (_RIGHT - _LEFT) / (end - start).total_seconds()
-
-    def y(amount: int) -> float:
-        return _TOP + (_FLOOR - _TOP) * (1 - amount / top)
-
-    steps = (f"H{_LEFT + scale * (when - start).total_seconds():.1f}V{y(total):.1f}" for when, total in points)
-    line = f"M{_LEFT},{y(0):.1f}{''.join(steps)}H{_RIGHT}"
-    ticks = "".join(
-        f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y(amount):.1f}" y2="{y(amount):.1f}"/>'
-        f'<text x="{_LEFT - 8}" y="{y(amount) + 4:.1f}" text-anchor="end">{escape(money(amount))}</text>'
-        for amount in (0, top // 2, top)
-    )
-    first, last = (f"{when:%Y-%m-%d %H:%M}" for when in (start, end))
-    label = f"Money spent over time: {money(top, heading.is_play_money)} from {first} to {last}"
-    return (
-        f'<svg viewBox="0 0 400 118" role="img" aria-label="{escape(label)}">{ticks}'
-        f'<path class="area" d="{line}V{_FLOOR}H{_LEFT}Z"/><path class="line" d="{line}"/>'
-        f'<text x="{_LEFT}" y="112">{first}</text><text x="{_RIGHT}" y="112" text-anchor="end">{last}</text></svg>'
-    )
-
-
-def _moments(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
-    """Return what to draw: a life of one day that is known by days is drawn from the images of that day.
-
-    Only where they are all of the money: a chart must not climb to another sum than the one above it.
-    """
-    moments = [(row.finished_at, row.price_microusd) for row in rows if row.finished_at is not None]
-    is_all = sum(price for _, price in moments) == sum(amount for _, amount in spend)
-    return moments if is_all and len({when for when, _ in spend}) == 1 else spend
-
-
-def _running(spend: Spend) -> list[tuple[datetime, int]]:
-    """Return moments with running totals, thinned evenly; the last one always stays."""
-    ordered = sorted(spend)
-    totals = list(zip((when for when, _ in ordered), accumulate(amount for _, amount in ordered), strict=True))
-    step = -(-len(totals) // _MOST_POINTS) or 1
-    return totals[::-step][::-1]
-
-
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are about 3 MB of page
@@ -233,8 +167,8 @@ MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are a
 
 def write_report(
     out: Path,
-    heading: Heading,
-    rows: Iterable[ReportRow],
+    heading: sheet.Heading,
+    rows: Iterable[sheet.ReportRow],
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -244,10 +178,10 @@ def write_report(
     ours (`claim_folder`). OSError: it cannot be written.
     """
     claim_folder(out, heading.title)
-    shown: list[ReportRow] = []
+    shown: list[sheet.ReportRow] = []
     states: Counter[str] = Counter()
 
-    def counted() -> Iterator[ReportRow]:
+    def counted() -> Iterator[sheet.ReportRow]:
         for row in rows:
             placed = _placed(row, out)
             states[placed.state.value] += 1
@@ -255,16 +189,16 @@ def write_report(
                 shown.append(placed)
             yield placed
 
-    write_tables(out, counted())
+    sheet.write_tables(out, counted())
     thumbs = make_thumbs(out / THUMBS, wanted_thumbs(shown, out), on_progress=on_progress)
-    data = sheet_data(heading, states, shown, lambda row: _addresses(row, out, thumbs))
+    data = sheet.sheet_data(heading, states, shown, lambda row: _addresses(row, out, thumbs))
     page = out / "index.html"
-    with replaced(page) as file:
-        file.write(static_page(heading.title, data, spend_chart(heading, shown)))
+    with sheet.replaced(page) as file:
+        file.write(sheet.static_page(heading.title, data))
     return page
 
 
-def wanted_thumbs(rows: Sequence[ReportRow], out: Path) -> dict[str, Thumb]:
+def wanted_thumbs(rows: Sequence[sheet.ReportRow], out: Path) -> dict[str, Thumb]:
     """Return what the page wants small: every image and every input, so that the report can be sent without them."""
     pairs = (pair for row in rows for pair in ((row.image, row.sha256), (row.input_image, row.input_sha256)))
     return dict(
@@ -289,13 +223,13 @@ def before_link(path: str | None, link: str | None, small: str | None) -> str | 
     return small if path is not None and small is not None and not is_drawn(path) else link
 
 
-def _addresses(row: ReportRow, out: Path, thumbs: set[str]) -> Addresses:
+def _addresses(row: sheet.ReportRow, out: Path, thumbs: set[str]) -> sheet.Addresses:
     small = thumb_link(row.input_image, row.input_sha256, out, thumbs)
     thumb = thumb_link(row.image, row.sha256, out, thumbs)
     link = _link(row.input_image, small)
     if row.input_image is not None and not is_object(row.input_image) and not is_raster(out / row.input_image):
         link = None
-    return Addresses(
+    return sheet.Addresses(
         image=_link(row.image, thumb),
         input=link,
         before=before_link(row.input_image, link, small),
@@ -312,7 +246,7 @@ def _link(path: str | None, thumb: str | None) -> str | None:
     return quote(os.fsencode(path), safe="/")
 
 
-def _placed(row: ReportRow, out: Path) -> ReportRow:
+def _placed(row: sheet.ReportRow, out: Path) -> sheet.ReportRow:
     """Return the row with its paths relative to the report, so that the folders can be moved together."""
     files = (version for version in row.versions if not is_object(version.path))  # a page cannot open objects
     versions = tuple(replace(version, path=_relative(version.path, out)) for version in files)

@@ -173,16 +173,13 @@ class Addresses:
     versions: tuple[str, ...] = ()
 
 
-Spend = Sequence[tuple[datetime, int]]  # moment and micro-dollars of each expense, or of each day
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
     """What the page shows of a manifest's whole life; tasks are counted from the rows."""
 
     title: str
     output_dir: Path | BucketUrl
-    spend: Spend
+    spent_microusd: int
     unknown_microusd: int = 0
     attempts: int = 0
     is_play_money: bool
@@ -205,18 +202,19 @@ def sheet_data(
         "written": int(heading.written_at.timestamp()),
         "total": sum(states.values()),
         "states": {state: states[state] for state in STATES if states.get(state)},
-        "spent": sum(amount for _, amount in heading.spend),
+        "spent": heading.spent_microusd,
         "unknown": heading.unknown_microusd,
         "attempts": heading.attempts,
         "command": heading.command,
         "columns": _columns(rows, [find(row) for row in rows]),
         "axes": _cells([row.matrix for row in rows]),
         "fields": _cells([row.fields for row in rows]),
-        "marks": {row.id: _mark(row.mark) for row in rows if row.mark is not None},
+        "marks": {row.id: mark_data(row.mark) for row in rows if row.mark is not None},
     }
 
 
-def _mark(mark: Mark) -> dict[str, object]:
+def mark_data(mark: Mark) -> dict[str, object]:
+    """Return a mark as the page's script reads it."""
     return {"kind": mark.kind, "stars": mark.stars, "note": mark.note, "sha256": mark.sha256, "at": mark.at_ms}
 
 
@@ -267,11 +265,10 @@ def asset(name: str) -> str:
 
 @cache
 def script() -> str:
-    """Return the page's script."""
     return '"use strict";(() => {\n' + "\n".join(asset(f"{name}.js") for name in _SCRIPTS) + "\n})();"
 
 
-def static_page(title: str, data: object, chart: str) -> str:
+def static_page(title: str, data: object) -> str:
     """Return the page that is a file: it loads nothing from any network."""
     style = asset("page.css")
     policy = (
@@ -282,17 +279,17 @@ def static_page(title: str, data: object, chart: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         f'<link rel="icon" href="data:,">\n<style>{style}</style>'
     )
-    return _page(title, data, chart, head=head, tail=f"<script>{script()}</script>")
+    return _page(title, data, head=head, tail=f"<script>{script()}</script>")
 
 
-def served_page(title: str, data: object, chart: str) -> str:
+def served_page(title: str, data: object) -> str:
     """Return the page that `judge` serves; its policy is in the answer's header."""
     head = '<link rel="icon" href="icon.svg">\n<link rel="stylesheet" href="page.css">'
-    return _page(title, data, chart, head=head, tail='<script src="page.js"></script>')
+    return _page(title, data, head=head, tail='<script src="page.js"></script>')
 
 
-def _page(title: str, data: object, chart: str, *, head: str, tail: str) -> str:
-    parts = {"title": escape(title), "head": head, "tail": tail, "data": script_json(data), "chart": chart}
+def _page(title: str, data: object, *, head: str, tail: str) -> str:
+    parts = {"title": escape(title), "head": head, "tail": tail, "data": script_json(data)}
     return re.sub(r"<!--=(\w+)-->", lambda match: parts[match[1]], asset("page.html"))
 
 

@@ -65,7 +65,6 @@ class ImageChecker:
             return None
 
     def close(self) -> None:
-        """End the child process, whatever it is doing."""
         self._decoder.close()
 
 
@@ -109,7 +108,6 @@ class TwinFinder:
         self._looks: dict[str, dict[str, int]] = {}  # job -> task id -> perceptual hash
 
     async def send(self, attempt: Attempt) -> Artifact | Failure:
-        """Send one attempt."""
         result = await self._send(attempt)
         if isinstance(result, Failure) or not result.look:
             return result

@@ -195,10 +195,11 @@ def _init(options: dict[str, Any]) -> type[Exception]:
 
     Config.initialize("")  # reads the environment again
     logging.getLogger("ray").setLevel(logging.ERROR)
-    worker.print_to_stdstream = _log_lines  # deaths of workers, which Ray would write to stdout
+    # Deaths of workers, which Ray would write to stdout.
+    worker.print_to_stdstream = lambda data, *_, **__: _log.debug("%s", "\n".join(data.get("lines", ())))
     try:
         ray.init(log_to_driver=False, configure_logging=False, **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises the bare class where a node does not start in time; its text is passed on
         raise _unjoined(options["address"], error) from error
     death: type[Exception] = RayActorError
     return death
@@ -213,10 +214,6 @@ def _unjoined(address: str, error: Exception) -> ImgpipeError:
     return TryLater(f"Ray at {address} cannot be reached ({text}); nothing was sent")
 
 
-def _log_lines(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:  # noqa: ARG001 - Ray's names
-    _log.debug("%s", "\n".join(data.get("lines", ())))
-
-
 def _shutdown() -> None:
     if (ray := sys.modules.get("ray")) is not None:
         ray.shutdown()
@@ -227,7 +224,7 @@ def _check_reach(address: str, *, is_rehearsal: bool) -> None:
     import ray
 
     own = ray.util.get_node_ip_address()
-    if all(is_here(each, own) for each in nodes()):
+    if all(each in (own, "::1") or each.startswith("127.") for each in nodes()):
         return
     if is_rehearsal:
         raise InputError("the built-in simulator is reached from this machine alone; rehearse with --ray local")
@@ -236,11 +233,6 @@ def _check_reach(address: str, *, is_rehearsal: bool) -> None:
             f"the cluster at {address} takes orders from anybody who reaches it, and its workers have the key; start it"
             " with token authentication: RAY_AUTH_MODE=token for `ray start` on every node"
         )
-
-
-def is_here(address: str, own: str) -> bool:
-    """Say whether the address of a node is one of this machine."""
-    return address == own or address.startswith("127.") or address == "::1"
 
 
 def nodes() -> list[str]:

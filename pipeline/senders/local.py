@@ -6,7 +6,6 @@ asks for it (`metadata: embed`), the image gets its record before it is hashed a
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -25,10 +24,7 @@ READERS: Final = 1  # threads that judge answers: one reads 1 GB/s. A second one
 SIGNED: Final = "signed (C2PA), so it is left as it came; its record is in a file beside it"
 FORM: Final = 1  # of the embedded record; a reader may rely on its names
 STOPPED: Final = Failure(
-    fault=Fault.SILENCE,
-    billed=Billed.MAYBE,
-    reason="the run was stopped before the answer came",
-    code="stopped",
+    fault=Fault.SILENCE, billed=Billed.MAYBE, reason="the run was stopped before the answer came", code="stopped"
 )
 
 
@@ -63,19 +59,11 @@ class Images(Protocol):
 class LocalSender:
     """Sends attempts from this process. An async context manager: it owns the thread that judges answers."""
 
-    def __init__(
-        self,
-        client: ProviderClient,
-        images: Images,
-        *,
-        manifest: str,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    def __init__(self, client: ProviderClient, images: Images, *, manifest: str) -> None:
         """`manifest`: its name, for the embedded record."""
         self._client = client
         self._images = images
         self._manifest = manifest
-        self._clock = clock
         self._readers = whole_pool(READERS, "read")
         self._checker = ImageChecker()
         self._waits: set[asyncio.Timeout] = set()
@@ -127,7 +115,7 @@ class LocalSender:
         result = self._client.read(reply, task)
         if isinstance(result, Failure) or not task.embed:
             return result
-        return embedded(result, task, manifest=self._manifest, at=self._clock())
+        return embedded(result, task, manifest=self._manifest, at=datetime.now(UTC))
 
     async def _put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
         try:

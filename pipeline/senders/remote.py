@@ -120,11 +120,9 @@ class Sender:
             await asyncio.Event().wait()
 
     async def send(self, attempt: Attempt) -> bytes:
-        """Perform one attempt."""
         return NOT_READY if self._sender is None else packed(await self._sender.send(attempt))
 
     async def abandon(self) -> None:
-        """Stop waiting for answers."""
         if self._sender is not None:
             self._sender.abandon()
 
@@ -154,10 +152,6 @@ class Dispatch:
 
     workers: Sequence[Worker] = ()
     lost: int = 0  # processes that died, each counted once
-
-    def __repr__(self) -> str:
-        loads = ", ".join(f"{worker}: {len(worker.in_flight)}" for worker in self.workers if worker.is_ready)
-        return f"<Dispatch {self.ready_now} of {len(self.workers)} ready ({loads}), {self.lost} lost>"
 
     @property
     def ready_now(self) -> int:
@@ -226,14 +220,7 @@ class Outputs(Protocol):
 class ClusterSender:
     """Sends attempts through workers; see `engine.attempt.AttemptSender`."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        *,
-        outputs: Outputs,
-        listen: Listener,
-        patience_s: float = PATIENCE_S,
-    ) -> None:
+    def __init__(self, cluster: Cluster, *, outputs: Outputs, listen: Listener, patience_s: float = PATIENCE_S) -> None:
         self.dispatch = cluster.dispatch
         self._death = cluster.death
         self._outputs = outputs

@@ -15,19 +15,7 @@ from hashlib import sha256
 import msgspec
 from aiohttp import web
 
-from pipeline.simulator import rules, validation
-from pipeline.simulator.faults import (
-    FAULTS,
-    Outcome,
-    RequestRejected,
-    Stage,
-    WireReply,
-    bad_argument,
-    comet,
-    error_response,
-    html,
-    signed,
-)
+from pipeline.simulator import faults, rules, validation
 from pipeline.simulator.pictures import Renderer, UnreadableImage
 from pipeline.simulator.profile import FaultRule, Profile
 from pipeline.simulator.responses import AnswerWriter, Bill, Entry, Rendered
@@ -74,30 +62,29 @@ class Api:
         entry, rule = self._entry(), None
         try:
             body, rule = await self._answered(entry, request)
-            reply = WireReply(status=200, body=body)
-        except RequestRejected as rejected:
+            reply = faults.WireReply(status=200, body=body)
+        except faults.RequestRejected as rejected:
             reply = rejected.reply
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=499)  # the client left while it was sending: nobody reads this
         entry.status = reply.status
         self.bill.write(entry)
-        return await send(request, signed(reply, entry.request_id), rule, self.sleep)
+        return await send(request, faults.signed(reply, entry.request_id), rule, self.sleep)
 
     async def models(self, request: web.Request) -> web.Response:
         """List the models that are served, in the OpenAI shape."""
         try:
             find_key(request.headers, request.query)
-        except RequestRejected as rejected:
+        except faults.RequestRejected as rejected:
             return self._respond(rejected.reply)
         data = [{"id": name, "object": "model", "created": 1626777600, "owned_by": "google"} for name in SERVED]
-        return respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
+        return respond(faults.WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
 
     async def generations(self, _: web.Request) -> web.Response:
         """Refuse the OpenAI-compatible route: these models are not served there."""
-        return self._respond(error_response("convert_request_failed", ""))
+        return self._respond(faults.error_response("convert_request_failed", ""))
 
     async def elsewhere(self, request: web.Request) -> web.Response:
-        """Answer every other path."""
         return self._respond(wrong_path(request.method, request.path))
 
     async def end(self, timeout_s: float) -> None:
@@ -116,8 +103,8 @@ class Api:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    def _respond(self, reply: WireReply) -> web.Response:
-        return respond(signed(reply, self._entry().request_id))
+    def _respond(self, reply: faults.WireReply) -> web.Response:
+        return respond(faults.signed(reply, self._entry().request_id))
 
     def _entry(self) -> Entry:
         self._requests += 1
@@ -137,7 +124,7 @@ class Api:
         if delay_s is not None:
             hint = self.profile.limits.hint
             answer = _LIMIT_ANSWERS.get(hint, "rate_limited") if self.profile.limits.status == 429 else "overloaded"
-            raise RequestRejected(error_response(answer, model, None if hint == "none" else delay_s))
+            raise faults.RequestRejected(faults.error_response(answer, model, None if hint == "none" else delay_s))
         try:
             ask = validation.check(model, body)
             entry.understood(ask)
@@ -150,24 +137,24 @@ class Api:
             return await request.read()
         except web.HTTPRequestEntityTooLarge:
             message = f"request body too large, the limit is {self.profile.max_request_bytes} bytes"
-            raise RequestRejected(comet(413, message, code="read_request_body_failed")) from None
+            raise faults.RequestRejected(faults.comet(413, message, code="read_request_body_failed")) from None
 
     async def _execute(self, entry: Entry, ask: Ask) -> tuple[bytes, FaultRule | None]:
         """Wait, draw and return the body; a fault of the stage error is raised as `RequestRejected`."""
         step, asking = self._limiter.step(), self._rules.asking(ask)
         rule = self._rules.strike(ask, asking, step)
-        fault = None if rule is None else FAULTS[rule.name]
+        fault = None if rule is None else faults.FAULTS[rule.name]
         name = "" if fault is None else fault.name
         entry.seed = ask.seed if ask.seed is not None else asking - 1
         wait_s = rules.wait_s(self.profile.latency, self._dice, ask, asking) * step.slower
         writer = AnswerWriter.of(ask, self._dice, entry.request)
-        if rule is not None and fault is not None and fault.stage is Stage.ERROR:
+        if rule is not None and fault is not None and fault.stage is faults.Stage.ERROR:
             if fault.is_billed:
                 entry.charge(writer.count(images=1), ask.model)
             entry.fault = name
             await self.sleep(wait_s if fault.is_billed else wait_s * 0.1)
-            raise RequestRejected(error_response(name, ask.model.name, rule.retry_after))
-        if fault is not None and fault.stage is Stage.CONTENT:
+            raise faults.RequestRejected(faults.error_response(name, ask.model.name, rule.retry_after))
+        if fault is not None and fault.stage is faults.Stage.CONTENT:
             tokens = writer.count(images=0, is_blocked=name == "prompt_blocked")
             await self.sleep(wait_s * 0.4)
             body = writer.without_image(tokens, fault)
@@ -181,7 +168,7 @@ class Api:
             body = writer.with_images(rendered, tokens, name)
         entry.charge(tokens, ask.model)
         entry.fault = name or None
-        entry.outcome = fault.outcome if fault else Outcome.IMAGE if ask.with_image else Outcome.NO_IMAGE
+        entry.outcome = fault.outcome if fault else faults.Outcome.IMAGE if ask.with_image else faults.Outcome.NO_IMAGE
         return body, rule
 
     async def _rendered(self, entry: Entry, ask: Ask, wait_s: float, fault: str) -> Rendered:
@@ -189,7 +176,7 @@ class Api:
         try:
             rendered = await self.renderer.render(ask, entry.seed or 0, fault)
         except UnreadableImage:  # nothing was made that a fault could spoil
-            raise bad_argument("Provided image is not valid") from None
+            raise faults.bad_argument("Provided image is not valid") from None
         entry.ratio, entry.images = rendered.ratio, len(rendered.images)
         entry.image_sha256 = tuple(picture.sha256 for picture in rendered.images)
         await self.sleep(max(0.0, wait_s - (self.clock() - began)))
@@ -201,7 +188,7 @@ def find_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
     shown = headers.get("x-goog-api-key") or query.get("key") or headers.get("Authorization", "")
     key = shown.removeprefix("Bearer ").removeprefix("bearer ").strip()
     if not key or key.casefold() == "bearer":
-        raise RequestRejected(comet(401, "Invalid token"))
+        raise faults.RequestRejected(faults.comet(401, "Invalid token"))
     return key
 
 
@@ -210,19 +197,20 @@ def fingerprint(key: str) -> str:
     return sha256(b"imgpipe simulator\0" + key.encode()).hexdigest()[:12]
 
 
-def wrong_path(method: str, path: str) -> WireReply:
+def wrong_path(method: str, path: str) -> faults.WireReply:
     """Answer a path that is not of the API: under /v1 a JSON 404, slips of the slash a 301, all else a web page."""
     tidy = "/" + "/".join(part for part in path.split("/") if part)
     if tidy != path and path != "/":
-        return html(301, "301 Moved Permanently", "", headers={"Location": tidy})
+        return faults.html(301, "301 Moved Permanently", "", headers={"Location": tidy})
     if path.startswith(("/models/", "/v1beta1/")):
-        return html(301, "301 Moved Permanently", "", headers={"Location": "/v1beta" + path.removeprefix("/v1beta1")})
+        there = "/v1beta" + path.removeprefix("/v1beta1")
+        return faults.html(301, "301 Moved Permanently", "", headers={"Location": there})
     if path.startswith("/v1"):
-        return comet(404, f"Invalid URL ({method} {path})", kind="invalid_request_error")
-    return html(200, "Image API simulator", "This is a web page, not the API. The API begins with /v1beta/models/.")
+        return faults.comet(404, f"Invalid URL ({method} {path})", kind="invalid_request_error")
+    return faults.html(200, "Image API simulator", "This is a page, not the API, which begins with /v1beta/models/.")
 
 
-async def send(request: web.Request, reply: WireReply, rule: FaultRule | None, sleep: Sleep) -> web.Response:
+async def send(request: web.Request, reply: faults.WireReply, rule: FaultRule | None, sleep: Sleep) -> web.Response:
     """Send one answer the way `rule` wants; the response that is returned is not sent when the connection is closed."""
     transport = request.transport
     if rule is None or transport is None:
@@ -251,13 +239,12 @@ async def send(request: web.Request, reply: WireReply, rule: FaultRule | None, s
     return respond(reply)
 
 
-def respond(reply: WireReply) -> web.Response:
-    """Return the ordinary response."""
+def respond(reply: faults.WireReply) -> web.Response:
     headers = {**reply.headers, "Content-Type": reply.content_type}
     return web.Response(status=reply.status, body=reply.body, headers=headers)
 
 
-def _head(reply: WireReply, length: int | None) -> bytes:
+def _head(reply: faults.WireReply, length: int | None) -> bytes:
     lines = [f"HTTP/1.1 {reply.status} OK", f"Content-Type: {reply.content_type}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in reply.headers.items()]
     if length is not None:
@@ -265,7 +252,7 @@ def _head(reply: WireReply, length: int | None) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-async def _trickle(transport: asyncio.Transport, reply: WireReply, seconds: float, sleep: Sleep) -> None:
+async def _trickle(transport: asyncio.Transport, reply: faults.WireReply, seconds: float, sleep: Sleep) -> None:
     transport.write(_head(reply, len(reply.body)))
     step = max(1, -(-len(reply.body) // _TRICKLE_STEPS))
     for at in range(0, len(reply.body), step):

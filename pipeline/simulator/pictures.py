@@ -22,25 +22,11 @@ import pybase64
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps, ImageStat, UnidentifiedImageError
 
 from pipeline.provider.catalogue import DEFAULT_SIZE
+from pipeline.simulator import scenes
 from pipeline.simulator.profile import Profile
 from pipeline.simulator.responses import EncodedImage, Rendered
 from pipeline.simulator.rules import Dice, without_words
-from pipeline.simulator.scenes import (
-    MIDDLE,
-    Idea,
-    Layer,
-    Picture,
-    Rgb,
-    grain,
-    index,
-    layer,
-    relight,
-    rgb,
-    scene,
-    tinted,
-    toned,
-    understand,
-)
+from pipeline.simulator.scenes import Layer, Picture, Rgb
 from pipeline.simulator.validation import Ask
 
 _MOST_PIXELS = 1_500_000  # larger pictures are made at this size and scaled up
@@ -52,6 +38,7 @@ _SAVED: Mapping[str, dict[str, Any]] = {
     "image/jpeg": {"format": "JPEG", "quality": 90},
 }
 _PAPER, _INK = (246, 240, 224), (16, 18, 36)
+_SPACING = 0.16  # between letters of a title, of their size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +65,7 @@ def draw(order: Order) -> bytes:
     scale = min(1.0, (_MOST_PIXELS / (order.width * order.height)) ** 0.5)
     size = (max(16, round(order.width * scale)), max(16, round(order.height * scale)))
     random = Random(order.digest())
-    image = grain(_made(order, size, random), random)
+    image = scenes.grain(_made(order, size, random), random)
     if image.size != (order.width, order.height):
         image = image.resize((order.width, order.height), Image.Resampling.BICUBIC)
     out = BytesIO()
@@ -87,31 +74,30 @@ def draw(order: Order) -> bytes:
 
 
 def _made(order: Order, size: tuple[int, int], random: Random) -> Image.Image:
-    idea = understand(order.prompt)
+    idea = scenes.understand(order.prompt)
     given = [picture for data in order.inputs if (picture := opened(data, size)) is not None]
     if given:
-        first = toned(given[0], given[1]) if len(given) > 1 else given[0]
-        treated = relight(first, index().moods[idea.mood or "day"], random)
-        return tinted(treated, idea.colours[0]) if idea.colours else treated
+        treated = scenes.relight(given[0], scenes.index().moods[idea.mood or "day"], random)
+        return scenes.tinted(treated, idea.colours[0]) if idea.colours else treated
     inside = _window(size) if idea.is_poster else size
     picture = _still(idea, inside, random) if idea.things else _view(idea, idea.colours, inside, random)
     if order.seed % 2:  # the variants of a prompt are told apart at a glance
         picture = ImageOps.mirror(picture)
-    return _poster(picture, size, idea.title.upper(), idea.subtitle.upper()) if idea.is_poster else picture
+    return _poster(picture, size, idea.title.upper()) if idea.is_poster else picture
 
 
-def _view(idea: Idea, colours: Sequence[Rgb], size: tuple[int, int], random: Random) -> Image.Image:
+def _view(idea: scenes.Idea, colours: Sequence[Rgb], size: tuple[int, int], random: Random) -> Image.Image:
     """Return a scene that fits the prompt, in its mood and colours."""
-    known = index()
+    known = scenes.index()
     name = random.choice(idea.scenes or [name for name, entry in known.scenes.items() if entry.grey])
     entry = known.scenes[name]
-    picture = ImageOps.fit(scene(name), size, Image.Resampling.BICUBIC, centering=entry.focus)
+    picture = ImageOps.fit(scenes.scene(name), size, Image.Resampling.BICUBIC, centering=entry.focus)
     if entry.grey:
-        pale, middle, deep = _palette(colours) if colours else map(rgb, random.choice(known.palettes))
+        pale, middle, deep = _palette(colours) if colours else map(scenes.rgb, random.choice(known.palettes))
         return ImageOps.colorize(ImageOps.grayscale(picture), deep, pale, middle)
     if idea.mood is not None and idea.mood != entry.mood:
-        picture = relight(picture, known.moods[idea.mood], random)
-    return tinted(picture, colours[0]) if colours else picture
+        picture = scenes.relight(picture, known.moods[idea.mood], random)
+    return scenes.tinted(picture, colours[0]) if colours else picture
 
 
 def _palette(colours: Sequence[Rgb]) -> tuple[Rgb, Rgb, Rgb]:
@@ -122,11 +108,11 @@ def _palette(colours: Sequence[Rgb]) -> tuple[Rgb, Rgb, Rgb]:
     return _mix(light, (255, 250, 240), 0.5), _mix(light, deep, 0.5), _mix(deep, (14, 16, 30), 0.4)
 
 
-def _still(idea: Idea, size: tuple[int, int], random: Random) -> Image.Image:
+def _still(idea: scenes.Idea, size: tuple[int, int], random: Random) -> Image.Image:
     """Return one to three things in a room, in the prompt's colours."""
-    known, names = index(), idea.things[:3]
+    known, names = scenes.index(), idea.things[:3]
     colours = [*idea.colours[: len(names)]]
-    colours += [rgb(known.things[name].colour or random.choice(known.papers)) for name in names[len(colours) :]]
+    colours += [scenes.rgb(known.things[name].colour or random.choice(known.papers)) for name in names[len(colours) :]]
     name_of_room = _room(idea)
     room = known.rooms[name_of_room]
     picture = _furnished(idea, name_of_room, colours[0], size, random)
@@ -134,7 +120,7 @@ def _still(idea: Idea, size: tuple[int, int], random: Random) -> Image.Image:
     for (x, share), name, colour in zip(_PLACES[len(names)], names, colours, strict=True):
         scale = share if len(names) == 1 else share * 0.76 * known.things[name].scale
         at = (size[0] * x, foot - (1 - share) * unit * 0.3)
-        _stand(picture, layer("things", name), colour, at, min(unit * 0.9, foot * 0.88) * scale)
+        _stand(picture, scenes.layer("things", name), colour, at, min(unit * 0.9, foot * 0.88) * scale)
     return picture
 
 
@@ -146,33 +132,33 @@ def _stand(picture: Image.Image, whole: Layer, colour: Rgb, foot: tuple[float, f
     picture.paste(_over(picture.crop((left, top, left + wide, top + high)), over, colour), (left, top))
 
 
-def _room(idea: Idea) -> str:
+def _room(idea: scenes.Idea) -> str:
     """Return where the things stand: where the prompt says, before a view, or on seamless paper."""
-    own = index().things[idea.things[0]].room
+    own = scenes.index().things[idea.things[0]].room
     if idea.room is not None or own is not None:
         return idea.room or own or "studio"
     if idea.mood is not None:
         return "table"
-    return "ledge" if any(not index().scenes[name].grey for name in idea.scenes) else "studio"
+    return "ledge" if any(not scenes.index().scenes[name].grey for name in idea.scenes) else "studio"
 
 
-def _furnished(idea: Idea, name: str, thing: Rgb, size: tuple[int, int], random: Random) -> Image.Image:
+def _furnished(idea: scenes.Idea, name: str, thing: Rgb, size: tuple[int, int], random: Random) -> Image.Image:
     """Return the empty room; its colour is the first of the prompt that no thing has."""
-    known, spare = index(), idea.colours[len(idea.things) :]
+    known, spare = scenes.index(), idea.colours[len(idea.things) :]
     room, behind = known.rooms[name], Image.new("RGB", size)
     if room.view:
         views = tuple(name for name in idea.scenes if not known.scenes[name].grey) or ("fjord", "forest", "village")
         small = _view(replace(idea, scenes=views), (), (size[0] // 3 + 1, size[1] // 3 + 1), random)
         behind = small.filter(ImageFilter.GaussianBlur(min(size) * 0.003)).resize(size)
-    colour = rgb(room.colour or known.papers[0])
+    colour = scenes.rgb(room.colour or known.papers[0])
     if name == "studio" and idea.room is None:  # paper from which the thing stands out
-        papers = [rgb(paper) for paper in random.sample(known.papers, 4)]
+        papers = [scenes.rgb(paper) for paper in random.sample(known.papers, 4)]
         colour = max(papers, key=lambda paper: sum(abs(a - b) for a, b in zip(paper, thing, strict=True)))
     crop = partial(ImageOps.fit, size=size, method=Image.Resampling.BILINEAR, centering=(0.5, room.foot))
-    fitted = _changed(layer("rooms", name), crop)
+    fitted = _changed(scenes.layer("rooms", name), crop)
     picture = _over(behind, fitted, spare[0] if spare else colour)
     if idea.mood is not None and not room.view:
-        picture = relight(picture, known.moods[idea.mood], random)
+        picture = scenes.relight(picture, known.moods[idea.mood], random)
     return picture
 
 
@@ -185,8 +171,8 @@ def _over(behind: Image.Image, over: Layer, colour: Rgb) -> Image.Image:
     shown = ImageChops.multiply(behind, Image.merge("RGB", [ImageChops.invert(over.cover)] * 3))
     bands = []
     for band, level, wished in zip(over.light.split(), shown.split(), colour, strict=True):
-        change = over.share.point([v * abs(wished - MIDDLE) // 255 for v in range(256)])
-        coloured = ImageChops.add(band, change) if wished >= MIDDLE else ImageChops.subtract(band, change)
+        change = over.share.point([v * abs(wished - scenes.MIDDLE) // 255 for v in range(256)])
+        coloured = ImageChops.add(band, change) if wished >= scenes.MIDDLE else ImageChops.subtract(band, change)
         bands.append(ImageChops.add(coloured, level))
     return Image.merge("RGB", bands)
 
@@ -205,14 +191,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)  # Pillow's own: every machine sets the same letters
 
 
-def _width(text: str, size: int, gap: float) -> float:
-    return sum(_font(size).getlength(letter) + gap for letter in text) - gap
+def _width(text: str, size: int) -> float:
+    return sum(_font(size).getlength(letter) + size * _SPACING for letter in text) - size * _SPACING
 
 
 def _fitted(text: str, room: float, largest: int) -> int:
-    """Return the size of letters, spaced by 16 %, with which a line fits the room."""
+    """Return the size of letters with which a line fits the room."""
     size = largest
-    while size > 8 and _width(text, size, size * 0.16) > room:
+    while size > 8 and _width(text, size) > room:
         size -= max(1, size // 14)
     return size
 
@@ -227,28 +213,19 @@ def _window(size: tuple[int, int]) -> tuple[int, int]:
     return max(16, size[0] - 2 * margin), max(16, size[1] - margin - foot)
 
 
-def _poster(picture: Image.Image, size: tuple[int, int], title: str, subtitle: str) -> Image.Image:
-    """Print a picture of `_window(size)` on paper with its title and the line under it."""
+def _poster(picture: Image.Image, size: tuple[int, int], title: str) -> Image.Image:
+    """Print a picture of `_window(size)` on paper with its title, in spaced letters."""
     unit, (margin, foot) = min(size), _margins(size)
     red, green, blue = ImageStat.Stat(picture.crop((0, 0, picture.width, max(1, picture.height // 3)))).mean
-    ink = _mix((round(red), round(green), round(blue)), _INK, 0.7)
     sheet = Image.new("RGB", size, _PAPER)
     sheet.paste(picture, (margin, margin))
     large = _fitted(title, (size[0] - 2 * margin) * 0.86, round(unit * 0.095))
-    height = size[1] - foot * (0.6 if subtitle else 0.5)
-    _set(sheet, title, height, size=large, gap=large * 0.16, colour=ink, weight=round(large * 0.022))
-    if subtitle:
-        small = _fitted(subtitle, (size[0] - 2 * margin) * 0.6, round(unit * 0.026))
-        _set(sheet, subtitle, size[1] - foot * 0.26, size=small, gap=small * 0.32, colour=_mix(ink, _PAPER, 0.3))
+    pen, x = ImageDraw.Draw(sheet), (sheet.width - _width(title, large)) / 2
+    style: dict[str, Any] = {"fill": _mix((round(red), round(green), round(blue)), _INK, 0.7), "anchor": "lm"}
+    for letter in title:
+        pen.text((x, size[1] - foot * 0.5), letter, font=_font(large), stroke_width=round(large * 0.022), **style)
+        x += _font(large).getlength(letter) + large * _SPACING
     return sheet
-
-
-def _set(sheet: Image.Image, text: str, height: float, *, size: int, gap: float, colour: Rgb, weight: int = 0) -> None:
-    """Set one centred line of spaced letters."""
-    pen, x = ImageDraw.Draw(sheet), (sheet.width - _width(text, size, gap)) / 2
-    for letter in text:
-        pen.text((x, height), letter, font=_font(size), fill=colour, anchor="lm", stroke_width=weight)
-        x += _font(size).getlength(letter) + gap
 
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
@@ -298,7 +275,6 @@ def _value(ratio: str) -> float:
     return int(across) / int(down)
 
 
-_WORKERS = min(4, os.cpu_count() or 1)
 _MARK_BYTES = 36
 _COMMENT_MOST = 65_533  # of one JPEG segment, its length field included
 _DRAFT_EDGE = 256  # pixels of the longer side of a thought draft
@@ -307,11 +283,11 @@ _DRAFT_EDGE = 256  # pixels of the longer side of a thought draft
 class Renderer:
     """Makes pictures by a profile; a context manager."""
 
-    def __init__(self, profile: Profile, *, workers: int = _WORKERS) -> None:
+    def __init__(self, profile: Profile) -> None:
         self._is_tiny = profile.picture == "tiny"
         self._tiny_bytes = profile.picture_bytes
         self._dice = Dice(profile.seed, "studio")
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="renderer")
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="renderer")
 
     async def render(self, ask: Ask, seed: int, fault: str) -> Rendered:
         """Make the pictures of one answer. Raises `UnreadableImage` for an input that cannot be decoded."""

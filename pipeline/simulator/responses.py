@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pybase64
 
+from pipeline.errors import StorageError
 from pipeline.provider.catalogue import DEFAULT_SIZE
 from pipeline.simulator.faults import Outcome, SimulatedFault
 from pipeline.simulator.rules import Dice
@@ -88,7 +89,6 @@ class Entry(msgspec.Struct, kw_only=True):
     fault: str | None = None
 
     def understood(self, ask: Ask) -> None:
-        """Note what was asked for."""
         self.size, self.ratio = ask.size, ask.ratio
         self.prompt = ask.prompt[:_PROMPT_SHOWN]
         self.prompt_sha256 = sha256(ask.prompt.encode("utf-8", "surrogatepass")).hexdigest()
@@ -106,7 +106,12 @@ class Bill:
     """The open log; without a path nothing is kept."""
 
     def __init__(self, path: Path | None) -> None:
-        self._fd = None if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Open it. Raises StorageError."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self._fd = None if path is None else os.open(path, flags, 0o644)
+        except OSError as error:
+            raise StorageError(f"{path}: the bill cannot be written: {error.strerror}") from error
 
     def write(self, entry: Entry) -> None:
         """Append one line, with the time of now; it is in the system's hands when this returns."""
@@ -118,7 +123,6 @@ class Bill:
             line = line[os.write(self._fd, line) :]
 
     def close(self) -> None:
-        """Close the file."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

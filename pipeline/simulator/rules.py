@@ -27,9 +27,6 @@ class Dice:
     def __init__(self, *seed: object) -> None:
         self._seed = "\x1f".join(map(str, seed))
 
-    def __repr__(self) -> str:
-        return f"<Dice {self._seed!r}>"
-
     def number(self, *about: object) -> int:
         """Return 64 bits."""
         text = "\x1f".join((self._seed, *map(str, about)))
@@ -44,7 +41,6 @@ class Dice:
         return low + self.number(*about) % (high - low + 1)
 
     def choice(self, among: Sequence[T], *about: object) -> T:
-        """Return one of `among`."""
         return among[self.number(*about) % len(among)]
 
 
@@ -146,10 +142,6 @@ class Limiter:
         self._clock = clock
         self._began = clock()
         self._accounts: dict[str, _Account] = {}
-
-    def __repr__(self) -> str:
-        active = sum(account.active for account in self._accounts.values())
-        return f"<Limiter {len(self._accounts)} keys, {active} active>"
 
     def step(self) -> CapacityStep:
         """Return the capacity that holds now; before the first step there is no limit."""

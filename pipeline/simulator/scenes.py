@@ -13,7 +13,7 @@ from random import Random
 from typing import NamedTuple
 
 import msgspec
-from PIL import Image, ImageChops, ImageColor, ImageFilter, ImageOps, ImageStat
+from PIL import Image, ImageChops, ImageColor, ImageFilter, ImageOps
 
 Picture = Image.Image
 Rgb = tuple[int, int, int]
@@ -55,7 +55,6 @@ class Mood(Worded, frozen=True):
     """A light, season or treatment; `relight` says what each number does."""
 
     matrix: tuple[float, ...] = ()
-    strokes: bool = False
     saturation: float = 1.0
     low: str = "#000000"
     high: str = "#ffffff"
@@ -104,7 +103,6 @@ class Idea:
     room: str | None
     is_poster: bool
     title: str
-    subtitle: str
 
 
 @lru_cache(maxsize=1)
@@ -138,7 +136,7 @@ def understand(prompt: str) -> Idea:
     """Read a prompt."""
     words, known = re.findall(r"[\w'-]+", prompt.casefold()), index()
     mood = min(_named(words, known.moods), key=[*known.moods].index, default=None)
-    title, subtitle = _titles(prompt)
+    title = _title(prompt)
     return Idea(
         colours=tuple(dict.fromkeys(rgb(known.colours[word]) for word in words if word in known.colours)),
         things=_named(words, known.things),
@@ -147,18 +145,14 @@ def understand(prompt: str) -> Idea:
         room=next(iter(_named(words, known.rooms)), None),
         is_poster=any(word in known.poster.split() for word in words) and title != "",
         title=title,
-        subtitle=subtitle,
     )
-
-
-def _forms(word: str) -> tuple[str, ...]:
-    return word, word.removesuffix("'s"), word.removesuffix("s"), word.removesuffix("es")
 
 
 def _matches(words: Iterable[str], entry: Worded) -> list[int]:
     """Return the places of the words that choose this entry."""
     own = frozenset(entry.words.split())
-    return [place for place, word in enumerate(words) if not own.isdisjoint(_forms(word))]
+    forms = ((w, w.removesuffix("'s"), w.removesuffix("s"), w.removesuffix("es")) for w in words)
+    return [place for place, each in enumerate(forms) if not own.isdisjoint(each)]
 
 
 def _named(words: list[str], entries: Mapping[str, Worded]) -> tuple[str, ...]:
@@ -173,23 +167,21 @@ def _best(words: list[str], scenes: Mapping[str, Scene], mood: str | None) -> tu
     return tuple(name for name, score in scores.items() if score == most) if most else ()
 
 
-def _titles(prompt: str) -> tuple[str, str]:
-    """Return title and subtitle: quoted words, else the first names (capitals inside a sentence), else key words."""
+def _title(prompt: str) -> str:
+    """Return quoted words, else the first names (capitals inside a sentence), else key words."""
     quoted = re.search(r"[\"“”']([^\"“”']{2,32})[\"“”']", prompt)
     if quoted is not None:
-        return quoted[1].strip(), ""
+        return quoted[1].strip()
     names = re.findall(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w’'-]+(?:\s+[A-ZÀ-Þ][\w’'-]+)*", prompt)
+    if names:
+        return str(names[0])
     skipped = {*index().untitled.split(), *index().colours}
     words = [word for word in re.findall(r"[^\W\d_]{3,}", prompt) if word.casefold() not in skipped]
-    if names:
-        return names[0], " ".join([word for word in words if word not in names[0]][:2])
-    return " ".join(words[:2]), " ".join(words[2:4])
+    return " ".join(words[:2])
 
 
 def relight(picture: Picture, mood: Mood, random: Random) -> Picture:
     """Return the picture in another mood: recoloured, graded, then lit from one side."""
-    if mood.strokes:
-        picture = _strokes(picture)
     if mood.matrix:
         picture = picture.convert("RGB", mood.matrix)
     picture = Image.blend(ImageOps.grayscale(picture).convert("RGB"), picture, mood.saturation)
@@ -210,17 +202,6 @@ def relight(picture: Picture, mood: Mood, random: Random) -> Picture:
 def tinted(picture: Picture, colour: Rgb) -> Picture:
     """Return the picture with a breath of a colour."""
     return Image.blend(picture, ImageChops.soft_light(picture, Image.new("RGB", picture.size, colour)), 0.55)
-
-
-def toned(picture: Picture, reference: Picture) -> Picture:
-    """Return the picture with the colours of a second input: its mean and spread, channel by channel."""
-    here, there = ImageStat.Stat(picture.resize((64, 64))), ImageStat.Stat(reference.resize((64, 64)))
-    tables: list[int] = []
-    for channel in range(3):
-        scale = min(1.6, max(0.6, there.stddev[channel] / max(1.0, here.stddev[channel])))
-        shift = there.mean[channel] - here.mean[channel] * scale
-        tables += [min(255, max(0, round(v * scale + shift))) for v in range(256)]
-    return Image.blend(picture, picture.point(tables), 0.6)
 
 
 def grain(picture: Picture, random: Random, amount: int = 3) -> Picture:
@@ -268,10 +249,3 @@ def _bloom(picture: Picture, strength: float) -> Picture:
     small = picture.reduce(8).point([max(0, min(255, round((v - 150) * 2.2))) for v in range(256)] * 3)
     soft = small.filter(ImageFilter.GaussianBlur(max(1, small.width / 28))).resize(picture.size)
     return Image.blend(picture, ImageChops.screen(picture, soft), strength)
-
-
-def _strokes(picture: Picture) -> Picture:
-    """Lay the picture down in flat strokes of a brush."""
-    small = picture.resize(tuple(max(8, side * 360 // max(picture.size)) for side in picture.size))
-    strokes = small.filter(ImageFilter.ModeFilter(7)).filter(ImageFilter.SMOOTH_MORE)
-    return Image.blend(strokes.resize(picture.size, Image.Resampling.BICUBIC), picture, 0.2)

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from aiohttp import web
 
-from pipeline.errors import InputError, StorageError
+from pipeline.errors import InputError
 from pipeline.simulator.api import Api, Sleep
 from pipeline.simulator.pictures import Renderer
 from pipeline.simulator.profile import Profile, load_profile
@@ -43,7 +43,7 @@ class Simulator:
 
     async def __aenter__(self) -> "Simulator":
         async with contextlib.AsyncExitStack() as stack:
-            bill = self._open_bill()
+            bill = Bill(self.bill)
             stack.callback(bill.close)
             renderer = Renderer(self.profile)
             stack.callback(renderer.close)
@@ -64,12 +64,6 @@ class Simulator:
     ) -> None:
         await self._close()
 
-    def _open_bill(self) -> Bill:
-        try:
-            return Bill(self.bill)
-        except OSError as error:
-            raise StorageError(f"{self.bill}: the bill cannot be written: {error.strerror}") from error
-
     async def _listen(self, runner: web.AppRunner) -> None:
         try:
             await web.TCPSite(runner, self.host, self.port).start()
@@ -81,7 +75,6 @@ class Simulator:
 async def serve(
     profile: Profile,
     *,
-    host: str = "127.0.0.1",
     port: int = 8787,
     bill: Path | None = None,
     announce: Callable[[Simulator], None] = lambda _: None,
@@ -95,7 +88,7 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with Simulator(profile, bill, host, port) as simulator:
+        async with Simulator(profile, bill, port=port) as simulator:
             announce(simulator)
             await stop.wait()
     finally:

@@ -106,9 +106,6 @@ class Node:
         self.value = value
         self.path = path
 
-    def __repr__(self) -> str:
-        return f"<Node {self.path or '(root)'}: {type(self.value).__name__}>"
-
     def wrong(self, kind: str) -> RequestRejected:
         """Return the 400 for a value of the wrong type or outside its range."""
         shown = msgspec.json.encode(self.value).decode()

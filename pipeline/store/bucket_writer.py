@@ -98,12 +98,8 @@ class BucketWriter:
         Raises Conflict: an object that may not be replaced has the name. StorageError: the bucket did not take it.
         Both say where the image was kept.
         """
-        facts = ObjectFacts(
-            ledger=delivery.ledger_id,
-            attempt=delivery.attempt,
-            task=delivery.facts.task,
-            sha256=delivery.image.sha256,
-        )
+        image, task = delivery.image, delivery.facts.task
+        facts = ObjectFacts(ledger=delivery.ledger_id, attempt=delivery.attempt, task=task, sha256=image.sha256)
         try:
             version, kept = self._in_time(lambda: self._put(delivery, facts))
         except ObjectExists:
@@ -113,7 +109,7 @@ class BucketWriter:
         reach("link")
         if kept is not None:
             self._rejected.drop(kept)
-        return rows.artifact(delivery.image, delivery.path, version)
+        return rows.artifact(image, delivery.path, version)
 
     def abandon(self) -> None:
         """Stop waiting for the service: what it has not taken after `GRACE_S` is kept in rejected/ (P10)."""
@@ -176,7 +172,7 @@ class BucketWriter:
         reach("link")
         return replace(artifact, path=new, mtime_ns=version)
 
-    def unlink(self, path: str) -> None:
+    def unlink(self, path: str, *, renamed: str | None = None) -> None:  # noqa: ARG002 - no two names are one here
         """Delete an object; one that is not there is no error. Raises BucketError."""
         self._bucket.delete(path)
 

@@ -133,6 +133,15 @@ def link_or_rename(
     return False
 
 
+@contextmanager
+def closing(disk: Disk, fd: int) -> Iterator[int]:
+    """Close an open file at the end of the block."""
+    try:
+        yield fd
+    finally:
+        disk.close(fd)
+
+
 def status_of(disk: Disk, name: str, *, dir_fd: int) -> os.stat_result | None:
     """Return what stands under `name`, None for nothing."""
     try:
@@ -153,22 +162,17 @@ def write_all(disk: Disk, fd: int, data: bytes | memoryview) -> None:
 
 def read_all(disk: Disk, name: str, *, dir_fd: int) -> bytes:
     """Read a whole file."""
-    fd = disk.open(name, dir_fd=dir_fd)
-    try:
+    with closing(disk, disk.open(name, dir_fd=dir_fd)) as fd:
         return b"".join(iter(functools.partial(disk.read, fd, CHUNK), b""))
-    finally:
-        disk.close(fd)
 
 
 def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> None:
     """Create a file and make its bytes durable; on an error nothing is left where that can be helped."""
     fd = disk.create(name, dir_fd=dir_fd, mode=mode)
     try:
-        try:
+        with closing(disk, fd):
             write_all(disk, fd, data)
             disk.fsync(fd)
-        finally:
-            disk.close(fd)
     except OSError:
         with contextlib.suppress(OSError):
             disk.unlink(name, dir_fd=dir_fd)
@@ -177,11 +181,8 @@ def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> 
 
 def make_durable(disk: Disk, name: str, *, dir_fd: int) -> None:
     """Sync a file whose bytes are right in memory; they may not be on the disk yet."""
-    fd = disk.open(name, dir_fd=dir_fd)
-    try:
+    with closing(disk, disk.open(name, dir_fd=dir_fd)) as fd:
         disk.fsync(fd)
-    finally:
-        disk.close(fd)
 
 
 def is_same_file(one: os.stat_result | None, other: os.stat_result | None) -> bool:
@@ -192,12 +193,9 @@ def is_same_file(one: os.stat_result | None, other: os.stat_result | None) -> bo
 def sha256_of(disk: Disk, name: str, *, dir_fd: int) -> str:
     """Return the hex digest of a file's bytes; memory stays at one chunk."""
     digest = hashlib.sha256()
-    fd = disk.open(name, dir_fd=dir_fd)
-    try:
+    with closing(disk, disk.open(name, dir_fd=dir_fd)) as fd:
         while chunk := disk.read(fd, CHUNK):
             digest.update(chunk)
-    finally:
-        disk.close(fd)
     return digest.hexdigest()
 
 
@@ -393,7 +391,8 @@ class DiskReserve:
             warn(f"{self._state.root} is nearly full: no room for the disk reserve")
             return
         try:
-            self._allocate(disk, size_bytes)
+            with closing(disk, disk.create(RESERVE, dir_fd=self._state.fd, mode=0o600)) as fd:
+                disk.allocate(fd, size_bytes)
         except OSError as error:
             self._remove()
             warn(f"no disk reserve in {self._state.root} ({error.strerror}); free space is watched without it")
@@ -403,13 +402,6 @@ class DiskReserve:
     def share(self) -> None:
         """Give up, when it comes to that, the blocks that another process holds in this directory."""
         self._is_held, self._size_bytes = True, 0
-
-    def _allocate(self, disk: Disk, size_bytes: int) -> None:
-        fd = disk.create(RESERVE, dir_fd=self._state.fd, mode=0o600)
-        try:
-            disk.allocate(fd, size_bytes)
-        finally:
-            disk.close(fd)
 
     def give_up(self) -> bool:
         """Free blocks and descriptors; True when there were blocks."""

@@ -74,11 +74,7 @@ class StoredImages:
     """Images in whatever kind of place. All methods may be called concurrently."""
 
     def __init__(
-        self,
-        resources: ImageResources,
-        pool: WriterPool,
-        *,
-        received: Callable[[int, str, str], None] | None = None,
+        self, resources: ImageResources, pool: WriterPool, *, received: Callable[[int, str, str], None] | None = None
     ) -> None:
         """`received` is called with attempt, hash and path of an image before a rename gives up its part.
 
@@ -188,7 +184,8 @@ class StoredImages:
         delivery.is_part_whole = is_written
         try:
             if self._received is None and attempt.previous is not None:
-                return self._kept_for_another(delivery, answer)
+                where = StorageError(f"its image is in {keep(self._resources.rejected, delivery)}")
+                return replace(_unpublished(answer, where), storage_error=None, code=KEPT)
             artifact = self._resources.writer.publish(delivery)
         except StorageError as error:
             return _unpublished(answer, error)
@@ -203,10 +200,6 @@ class StoredImages:
             notes=answer.notes,
             doubts=answer.doubts,
         )
-
-    def _kept_for_another(self, delivery: Delivery, answer: Answer) -> Failure:
-        kept = keep(self._resources.rejected, delivery)
-        return replace(_unpublished(answer, StorageError(f"its image is in {kept}")), storage_error=None, code=KEPT)
 
     def _keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
         assert failure.body is not None

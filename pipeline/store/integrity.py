@@ -7,27 +7,21 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pipeline.buckets import Bucket, as_input_error, open_bucket
+from pipeline.buckets import MOST_BYTES, Bucket, as_input_error, open_bucket
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import decoded
-from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl
-from pipeline.store.files import (
-    Disk,
-    FileComparison,
-    Tree,
-    compare,
-    comparison_of,
-    read_all,
-    sha256_of,
-    split,
-    status_of,
-)
+from pipeline.model import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, Artifact, BucketUrl
+from pipeline.store import files
+from pipeline.store.files import FileComparison, Tree
+from pipeline.store.ledger_file import to_us
 from pipeline.store.reader import LedgerReader
 
 T = TypeVar("T")
@@ -37,7 +31,7 @@ UNDECODABLE: Final = "undecodable"
 
 def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator[tuple[T, Artifact, FileComparison]]:
     """Compare many; neighbours in one folder share one open directory. A file that cannot be read counts as changed."""
-    for folder, group in itertools.groupby(made, key=lambda pair: split(pair[1].path)[0]):
+    for folder, group in itertools.groupby(made, key=lambda pair: files.split(pair[1].path)[0]):
         with contextlib.ExitStack() as stack:
             fd = _open_folder(outputs, folder, stack)
             for key, artifact in group:
@@ -45,20 +39,19 @@ def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator
 
 
 def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int | FileComparison:
-    """Open a folder, or say what that makes of its files."""
     try:
         return stack.enter_context(outputs.directory(folder))
     except OSError as error:
-        return comparison_of(error)
+        return files.comparison_of(error)
 
 
 def _compare_file(outputs: Tree, artifact: Artifact, dir_fd: int) -> FileComparison:
-    name = split(artifact.path)[1]
+    name = files.split(artifact.path)[1]
     try:
-        status = status_of(outputs.disk, name, dir_fd=dir_fd)
-        return compare(status, artifact, lambda: sha256_of(outputs.disk, name, dir_fd=dir_fd))
+        status = files.status_of(outputs.disk, name, dir_fd=dir_fd)
+        return files.compare(status, artifact, lambda: files.sha256_of(outputs.disk, name, dir_fd=dir_fd))
     except OSError as error:
-        return comparison_of(error)
+        return files.comparison_of(error)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,9 +94,8 @@ def verify_images(
     manifest: str,
     decode: bool = False,
     is_quick: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
-    """Re-hash every done image of a manifest; `decode` reads its pixels too. `progress`: called with the count so far.
+    """Re-hash every done image of a manifest; `decode` reads its pixels too.
 
     `is_quick`: hash only what has another size or time; in a bucket, size and ETag decide and nothing is read.
     Raises LedgerError, TryLater. InputError, StorageError: the bucket cannot be read.
@@ -111,68 +103,99 @@ def verify_images(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(LedgerReader(state_dir, manifest=manifest, output_dir=output_dir))
         found = Verification(has_ledger=not reader.is_missing)
-        decoder = stack.enter_context(Decoder()) if decode else None  # its process starts with the first image
-        place = _opened(output_dir, decoder, stack, is_quick=is_quick)
+        decoder = (
+            stack.enter_context(contextlib.closing(Decoder())) if decode else None
+        )  # its process starts with the first image
+        place = _opened(output_dir, stack)
         if place is None:
             found.missing = [artifact.path for _, artifact in reader.all_done()]
             return found
         # One image at a time is decoded: the others of a folder would wait in memory.
-        readers = 1 if decode and isinstance(place, _Files) else READERS
+        readers = 1 if decode and isinstance(place, FolderImages) else READERS
         threads = stack.enter_context(ThreadPoolExecutor(readers, "verify"))
         done = (artifact for _, artifact in reader.all_done())
         while batch := list(itertools.islice(done, 4 * READERS)):
-            for artifact, comparison in zip(batch, threads.map(place.check, batch), strict=True):
+            check = partial(_check, place, decoder=decoder, is_quick=is_quick)
+            for artifact, comparison in zip(batch, threads.map(check, batch), strict=True):
                 found.add(comparison, artifact.path)
-                progress(found.checked)
-        found.unrecorded = [path for path in place.images(state_dir) if not reader.is_recorded(path)]
+        found.unrecorded = [path for path in place.walk(state_dir) if not reader.is_recorded(path)]
     return found
 
 
-def _opened(
-    output_dir: Path | BucketUrl, decoder: Decoder | None, stack: contextlib.ExitStack, *, is_quick: bool
-) -> "_Files | _Objects | None":
+def _opened(output_dir: Path | BucketUrl, stack: contextlib.ExitStack) -> "FolderImages | BucketImages | None":
     """Open where the images are; None: the folder is not there."""
     if isinstance(output_dir, BucketUrl):
         stack.enter_context(as_input_error(output_dir))
-        return _Objects(open_bucket(output_dir), decoder, is_quick=is_quick)
+        return BucketImages(open_bucket(output_dir))
     try:
-        outputs = Tree(output_dir, Disk(), warn=lambda _: None)
+        outputs = Tree(output_dir, files.Disk(), warn=lambda _: None)
     except FileNotFoundError:
         return None
     stack.callback(outputs.close)
-    return _Files(outputs, decoder, is_quick=is_quick)
+    return FolderImages(outputs)
 
 
-class _Files:
+def _check(
+    place: "FolderImages | BucketImages", artifact: Artifact, decoder: Decoder | None, *, is_quick: bool
+) -> FileComparison | str:
+    """Compare an image with its record; or say why it cannot be read."""
+    try:
+        if is_quick:
+            return place.compare(artifact)
+        if decoder is None:
+            sha256, data = place.sha256(artifact.path), b""
+        else:
+            data, _, _ = place.read(artifact.path, most_bytes=artifact.size_bytes)
+            sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 != artifact.sha256:
+            return FileComparison.CHANGED
+        if decoder is not None:
+            decoder.call(decoded, data)
+    except (FileNotFoundError, NotADirectoryError):
+        return FileComparison.MISSING
+    except (DecoderError, DecoderDiedError):  # also what takes more time or memory than any image of ours
+        return UNDECODABLE
+    except OSError as error:
+        return str(error.strerror)
+    return FileComparison.SAME
+
+
+class FolderImages:
     """The images of a folder."""
 
-    def __init__(self, outputs: Tree, decoder: Decoder | None, *, is_quick: bool) -> None:
+    def __init__(self, outputs: Tree) -> None:
         self._outputs = outputs
-        self._decoder = decoder
-        self._is_quick = is_quick
 
-    def check(self, artifact: Artifact) -> FileComparison | str:
-        """Compare a file with its record; or say why it cannot be read."""
+    def compare(self, artifact: Artifact) -> FileComparison:
+        """Compare an image with its record by size and time; it is hashed only where they differ."""
+        ((_, _, found),) = compare_files(self._outputs, [(None, artifact)])
+        return found
+
+    def sha256(self, path: str) -> str:
+        """Return the hash of an image, read piece by piece. Raises OSError."""
+        with self._outputs.at(path) as (fd, name):
+            return files.sha256_of(self._outputs.disk, name, dir_fd=fd)
+
+    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> tuple[bytes, int, int]:
+        """Return bytes (none of a larger file), time, and when it was written in microseconds. Raises OSError."""
         disk = self._outputs.disk
-        if self._is_quick:
-            ((_, _, comparison),) = compare_files(self._outputs, [(None, artifact)])
-            return comparison
-        try:
-            with self._outputs.at(artifact.path) as (fd, name):
-                if sha256_of(disk, name, dir_fd=fd) != artifact.sha256:
-                    return FileComparison.CHANGED
-                if self._decoder is not None:
-                    self._decoder.call(decoded, read_all(disk, name, dir_fd=fd))
-        except (FileNotFoundError, NotADirectoryError):
-            return FileComparison.MISSING
-        except (DecoderError, DecoderDiedError):  # also what takes more time or memory than any image of ours
-            return UNDECODABLE
-        except OSError as error:
-            return str(error.strerror)
-        return FileComparison.SAME
+        with self._outputs.at(path) as (fd, name):
+            status = disk.stat(name, dir_fd=fd)
+            data = files.read_all(disk, name, dir_fd=fd) if status.st_size <= most_bytes else b""
+        return data, status.st_mtime_ns, status.st_mtime_ns // 1000
 
-    def images(self, state_dir: Path) -> Iterator[str]:
-        """Walk the images in a stable order."""
+    def named(self, name: str) -> list[str]:
+        """Return the images that have an output name; plain files only."""
+        disk = self._outputs.disk
+        try:
+            with self._outputs.at(name) as (fd, stem):
+                found = [(suffix, files.status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
+
+    def walk(self, state_dir: Path) -> Iterator[str]:
+        """Walk the images in a stable order, not below `state_dir`."""
         root = self._outputs.root
         for folder, folders, names in os.walk(root):
             here = Path(folder)
@@ -182,39 +205,36 @@ class _Files:
                     yield (here / name).relative_to(root).as_posix()
 
 
-class _Objects:
-    """The images of a bucket, listed once."""
+class BucketImages:
+    """The images of a bucket, listed once, with the methods of `FolderImages`; BucketError instead of OSError."""
 
-    def __init__(self, bucket: Bucket, decoder: Decoder | None, *, is_quick: bool) -> None:
+    def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._decoder = decoder
-        self._is_quick = is_quick
         self._listed = {each.path: each for each in bucket.listing()}
 
-    def check(self, artifact: Artifact) -> FileComparison | str:
-        """Compare an object with its record."""
+    def compare(self, artifact: Artifact) -> FileComparison:
+        """Compare size and ETag with the record; nothing is read."""
         listed = self._listed.get(artifact.path)
         if listed is None:
             return FileComparison.MISSING
-        is_other = self._is_quick and listed.version != artifact.mtime_ns
-        if is_other or listed.size_bytes != artifact.size_bytes:
-            return FileComparison.CHANGED
-        return FileComparison.SAME if self._is_quick else self._check_bytes(artifact)
+        return FileComparison.SAME if listed.is_as_recorded(artifact) else FileComparison.CHANGED
 
-    def _check_bytes(self, artifact: Artifact) -> FileComparison | str:
-        data = None if self._decoder is None else self._bucket.read(artifact.path)
-        sha256 = self._bucket.sha256(artifact.path) if data is None else hashlib.sha256(data).hexdigest()
-        if sha256 is None:
-            return FileComparison.MISSING
-        if sha256 != artifact.sha256:
-            return FileComparison.CHANGED
-        if self._decoder is not None and data is not None:
-            try:
-                self._decoder.call(decoded, data)
-            except (DecoderError, DecoderDiedError):  # as of a file
-                return UNDECODABLE
-        return FileComparison.SAME
+    def sha256(self, path: str) -> str:
+        digest = self._bucket.sha256(path) if path in self._listed else None
+        if digest is None:
+            raise FileNotFoundError(path)
+        return digest
 
-    def images(self, _state_dir: Path) -> Iterator[str]:
+    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> tuple[bytes, int, int]:
+        """Return bytes (none of a larger object), version, and when it was written in microseconds."""
+        if path not in self._listed:
+            raise FileNotFoundError(path)
+        listed = self._listed[path]
+        return self._bucket.read(path, most_bytes=most_bytes) or b"", listed.version, to_us(listed.written_at)
+
+    def named(self, name: str) -> list[str]:
+        return [name + suffix for suffix in OUTPUT_SUFFIXES if name + suffix in self._listed]
+
+    def walk(self, _state_dir: Path) -> Iterator[str]:
         """Walk the images as they were listed."""
         return (path for path in self._listed if path.lower().endswith(IMAGE_SUFFIXES) and not path.startswith("."))

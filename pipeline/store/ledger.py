@@ -1,10 +1,7 @@
 """The ledger's one writer: runs functions of a connection in a thread, in the order they were submitted.
 
 All work that waits at a moment is one transaction with one sync (group commit); one error does not undo the others.
-
-Results return to the event loop with one wake-up for a whole group: `asyncio.wrap_future` writes to the loop's pipe for
-every future, which was 40 % of the time with 512 results in a group. Cancelling a waiter undoes nothing: what was
-submitted is carried out.
+Cancelling a waiter undoes nothing: what was submitted is carried out.
 """
 
 import asyncio
@@ -12,7 +9,6 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,41 +20,27 @@ from pipeline.store.ledger_file import FROM_SQLITE, connect, is_full, primary_co
 T = TypeVar("T")
 
 
-class Awaiting:
-    """Lets one event loop await futures of other threads."""
+def awaited(future: "Future[T]") -> "asyncio.Future[T]":
+    """Return what the running event loop may await; cancelling that leaves `future` alone."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[T] = loop.create_future()
 
-    def __init__(self) -> None:
-        """Must be made in the loop that will wait."""
-        self._loop = asyncio.get_running_loop()
-        self._arrived: deque[tuple[asyncio.Future[Any], Future[Any]]] = deque()
-        self._is_called = False
+    def deliver() -> None:
+        if waiter.done():
+            return
+        if future.cancelled():
+            waiter.cancel()
+        elif (error := future.exception()) is not None:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(future.result())
 
-    def wait(self, future: "Future[T]") -> "asyncio.Future[T]":
-        """Return what the loop may await; cancelling it leaves `future` alone."""
-        waiter: asyncio.Future[T] = self._loop.create_future()
-        future.add_done_callback(lambda done: self._arrive(waiter, done))
-        return waiter
+    def arrive(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(deliver)
 
-    def _arrive(self, waiter: "asyncio.Future[T]", done: "Future[T]") -> None:
-        """In the other thread: queue a result; call the loop unless it is on its way already."""
-        self._arrived.append((waiter, done))
-        if not self._is_called:
-            self._is_called = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._deliver)
-
-    def _deliver(self) -> None:
-        self._is_called = False  # first: what arrives from here on calls again
-        while self._arrived:
-            waiter, done = self._arrived.popleft()
-            if waiter.done():
-                continue
-            if done.cancelled():
-                waiter.cancel()
-            elif (error := done.exception()) is not None:
-                waiter.set_exception(error)
-            else:
-                waiter.set_result(done.result())
+    future.add_done_callback(arrive)
+    return waiter
 
 
 Work = Callable[[sqlite3.Connection], object]
@@ -121,6 +103,10 @@ class Ledger:
     def change(self, name: str, values: Mapping[str, object]) -> int:
         """Carry out a statement; return how many rows it changed. Never from the event loop."""
         return self.run(lambda c: c.execute(query(name), values).rowcount)
+
+    def receive(self, attempt: int, sha256: str, path: str) -> None:
+        """Write down which image is about to lose its part to a rename, and its final name."""
+        self.change("receive", {"attempt": attempt, "sha256": sha256, "kept": path})
 
     def close(self) -> None:
         """Commit what was handed in, then close. Safe to call twice."""
@@ -197,15 +183,11 @@ class Ledger:
             try:
                 return self._transaction(connection, group, lambda connection, work: work(connection))
             except Exception as error:  # whoever handed the piece in sees it, after the second pass
-                if not self._may_be_repeated(error):
-                    raise
+                if not (self._relieve() if is_full(error) else not _is_of_the_disk(error)):
+                    raise  # neither space that can be freed nor one wrong piece: the same group gets no further
             return self._transaction(connection, group, self._piece)
         except FROM_SQLITE as error:
             raise self._translated(error) from error
-
-    def _may_be_repeated(self, error: Exception) -> bool:
-        """Say whether the same group may get further: one piece was wrong, or space was missing and is freed."""
-        return self._relieve() if is_full(error) else not _is_of_the_disk(error)
 
     def _transaction(
         self, connection: sqlite3.Connection, group: list[Work], run: Callable[[sqlite3.Connection, Work], object]

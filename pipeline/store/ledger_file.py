@@ -53,13 +53,10 @@ def _blocks(text: str, heading: str) -> dict[str, str]:
     return {name.strip(): body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def _bare(statement: str) -> str:
-    return "\n".join(line for line in statement.splitlines() if not line.startswith("--"))
-
-
 MIGRATIONS: Final[tuple[str, ...]] = tuple(_blocks(_read("schema.sql"), "migration").values())
 _QUERIES: Final[Mapping[str, str]] = {
-    name: _bare(body) for name, body in _blocks(_read("queries.sql"), "name:").items()
+    name: re.sub(r"^--.*\n?", "", body, flags=re.MULTILINE)
+    for name, body in _blocks(_read("queries.sql"), "name:").items()
 }
 
 
@@ -92,7 +89,14 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def storage_error_of(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> ImgpipeError | None:
+def damaged(path: Path, what: str) -> "DamagedLedgerError":
+    """Return the error for a ledger that cannot be trusted."""
+    return DamagedLedgerError(f"{path} is damaged ({what}). {REBUILD}")
+
+
+def storage_error_of(
+    error: sqlite3.Error | UnicodeDecodeError, path: Path, damage: Callable[[Path, str], ImgpipeError] = damaged
+) -> ImgpipeError | None:
     """Return the error for a person; None: this is a bug and keeps its traceback."""
     code = primary_code(error)
     if code in OUR_BUG:
@@ -102,7 +106,7 @@ def storage_error_of(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> I
     if code is None or code in DAMAGED:
         if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
             return None
-        return damaged(path, str(error))
+        return damage(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return StorageError(f"{path} cannot grow: the disk is full; free some space, then run this again")
     return StorageError(f"{path}: {error}; fix the disk, then run this again")
@@ -113,17 +117,12 @@ class DamagedLedgerError(LedgerError):
 
 
 @contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Raise what SQLite says of a ledger as an error for a person; a bug keeps its traceback."""
+def translated(path: Path, damage: Callable[[Path, str], ImgpipeError] = damaged) -> Iterator[None]:
+    """Raise what SQLite says of a file as an error for a person; a bug keeps its traceback. `damage`: of bad bytes."""
     try:
         yield
     except FROM_SQLITE as error:
-        raise storage_error_of(error, path) or error from error
-
-
-def damaged(path: Path, what: str) -> DamagedLedgerError:
-    """Return the error for a ledger that cannot be trusted."""
-    return DamagedLedgerError(f"{path} is damaged ({what}). {REBUILD}")
+        raise storage_error_of(error, path, damage) or error from error
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
@@ -145,8 +144,11 @@ def check(path: Path, *, busy_s: float = 30.0, migrations: Sequence[str] = MIGRA
     if not _is_plain(path):
         return None
     _check_header(path, len(migrations))
+    # without a write-ahead log the file is immutable while we hold the lock; with one it is read
+    options = "mode=ro" if _has_log(path) else "mode=ro&immutable=1"
     try:
-        with contextlib.closing(_open_untouched(path, busy_s)) as connection:
+        with contextlib.closing(connect(path, options, busy_s=busy_s)) as connection:
+            connection.execute("PRAGMA query_only = ON")
             version = _identify(connection, path, len(migrations))
             findings = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
             findings += [
@@ -266,13 +268,6 @@ def _check_identity(path: Path, application_id: int, version: int, newest: int) 
         )
     if version < 1:
         raise damaged(path, f"ledger version {version}")
-
-
-def _open_untouched(path: Path, busy_s: float) -> sqlite3.Connection:
-    """Open for looking. Without a write-ahead log the file is immutable while we hold the lock; with one it is read."""
-    connection = connect(path, "mode=ro" if _has_log(path) else "mode=ro&immutable=1", busy_s=busy_s)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
 
 
 def connect(path: Path, options: str, *, busy_s: float, is_shared: bool = False) -> sqlite3.Connection:

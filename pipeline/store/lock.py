@@ -18,7 +18,10 @@ from typing import Final, Self
 
 from pipeline.errors import ImgpipeError, InputError, StorageError, TryLater
 
-NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "fuse.ceph"})
+NETWORK: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "fuse.ceph"}
+    | {"fuse.gcsfuse", "fuse.s3fs", "fuse.rclone"}  # buckets: another machine sees no lock, and a ledger half
+)
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
 
 
@@ -84,6 +87,7 @@ POLL_S: Final = 0.1
 TRIES: Final = 3  # while the directory vanishes under us: another run ends, and removes what it made for nothing
 AS_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 AS_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+CLOSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})  # another user's: one run under sudo is enough
 NOT_THERE: Final = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
@@ -128,6 +132,8 @@ class StateLock:
                 f"another run is using {self.state_dir}; wait for it, or use --wait-lock SECONDS. Nothing was sent"
             ) from None
         except OSError as error:
+            if error.errno in CLOSED:
+                raise unusable(self.state_dir / NAME, error) from error
             raise StorageError(f"{self.state_dir / NAME} cannot be locked: {error.strerror}") from error
 
     def _take(self, deadline: float) -> bool:
@@ -155,17 +161,13 @@ class StateLock:
     def _are_at_their_place(self, fds: list[int]) -> bool:
         return all(map(_is_at, fds, (self.state_dir / NAME, self.state_dir)))
 
-    def close_copy(self) -> None:
-        """Close the descriptors; a forked child does too, else it would keep the lock alive after its owner's death."""
-        _close(self._fds)
-
     def release(self) -> None:
         """Let go; safe to call twice. Directories that it made and nobody has put anything into go too."""
-        if self._made and self.is_standing:
-            with suppress(OSError):  # it is gone already, or somebody else's file came in between
+        with suppress(OSError):  # it is gone already, somebody else's file came in between, or the disk is dead
+            if self._made and self.is_standing:
                 _remove_empty(self.state_dir, self._made)
         self._made.clear()
-        self.close_copy()
+        _close(self._fds)
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -179,8 +181,9 @@ _holders: "weakref.WeakSet[StateLock]" = weakref.WeakSet()
 
 
 def _close_copies() -> None:
+    """Close the descriptors in a forked child: it would keep the lock alive after its owner's death."""
     for lock in list(_holders):
-        lock.close_copy()
+        _close(lock._fds)
 
 
 os.register_at_fork(after_in_child=_close_copies)
@@ -188,7 +191,8 @@ os.register_at_fork(after_in_child=_close_copies)
 
 def _close(fds: list[int]) -> None:
     while fds:
-        os.close(fds.pop())
+        with suppress(OSError):  # of a dead disk; the descriptor is closed all the same (close(2))
+            os.close(fds.pop())
 
 
 def _is_at(fd: int, path: Path) -> bool:
@@ -239,8 +243,17 @@ def unusable(directory: Path, error: OSError) -> ImgpipeError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         return StorageError(f"{directory}: {error.strerror}; nothing was sent")
     return InputError(
-        f"{directory} cannot be written: {error.strerror}; name another directory or change its permissions"
+        f"{directory} cannot be written: {error.strerror}{_owner(directory)}; name another directory or change its"
+        " permissions"
     )
+
+
+def _owner(path: Path) -> str:
+    """Return whose it is, where that is another user."""
+    with suppress(OSError):
+        if (uid := path.stat().st_uid) != os.geteuid():
+            return f" (it belongs to user {uid}, this is user {os.geteuid()})"
+    return ""
 
 
 def _missing(directory: Path) -> Iterator[Path]:

@@ -102,7 +102,7 @@ class Maintenance:
             moved = self._writer.link(artifact, new)
             row = self._row(task_id, name=name, name_key=name_key(rows.text(name)), path=new, mtime_ns=moved.mtime_ns)
             self._ledger.change("move_task", row)
-            self._writer.unlink(old)
+            self._writer.unlink(old, renamed=new)
             self._writer.move_beside(old + SIDECAR, new + SIDECAR)
         except FileExistsError:
             raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None
@@ -120,13 +120,8 @@ class Maintenance:
         """
         now = self._settings.now_us()
         present = [rows.task_row(task, manifest=self._settings.manifest, now=now) for task in tasks]
-
-        def work(connection: sqlite3.Connection) -> int:
-            accepted = [connection.execute(query("accept_task"), row).rowcount for row in present]
-            accepted += [connection.execute(query("accept_refused"), row).rowcount for row in present]
-            return sum(accepted)
-
-        return self._ledger.run(work)
+        orders = [(query(name), row) for name in ("accept_task", "accept_refused") for row in present]
+        return self._ledger.run(lambda c: sum(c.execute(*order).rowcount for order in orders))
 
     def accept_edits(self, edits: Sequence[tuple[Task, Edit]]) -> int:
         """Take what a person did to done images as it is; return how many. A file that cannot be read is left out."""
@@ -183,22 +178,16 @@ class Maintenance:
 
         A second request for an image that is there (`redo`, `--repair`) may fail; the image is still the task's.
         """
-        return self._ledger.change(
-            "restore_done", {"manifest": self._settings.manifest, "now": self._settings.now_us()}
-        )
+        values = {"manifest": self._settings.manifest, "now": self._settings.now_us()}
+        return self._ledger.change("restore_done", values)
 
     def settle(self, attempts: Sequence[int], *, is_billed: bool) -> None:
         """Write down how unknown requests ended. Their tasks are pending, or failed if they were billed."""
         now = self._settings.now_us()
         reason = SAID_BILLED if is_billed else SAID_FREE
         settled = [{"attempt": each, "is_billed": is_billed, "reason": reason, "now": now} for each in attempts]
-
-        def work(connection: sqlite3.Connection) -> None:
-            for row in settled:
-                connection.execute(query("settle_task"), row)
-                connection.execute(query("settle_attempt"), row)
-
-        self._ledger.run(work)
+        orders = [(query(name), row) for row in settled for name in ("settle_task", "settle_attempt")]
+        self._ledger.run(lambda c: [c.execute(*order) for order in orders])
 
     def forget_image(self, task_id: str) -> None:
         """Remove a task's image and its sidecar; the task is pending, its attempts and their money stay.
@@ -247,5 +236,5 @@ def _take_over(connection: sqlite3.Connection, row: rows.Row, record: str) -> bo
     found = connection.execute(query("rename_task"), row).fetchone()
     if found is None:
         raise ValueError(f"{row['former']} is not done, so {row['id']} cannot have its image")
-    rows.remember(connection, found[0], str(row["fingerprint"]), record, is_first=False)
+    rows.remember(connection, found[0], str(row["fingerprint"]), record)
     return True

@@ -20,9 +20,9 @@ from typing import Final, Self
 
 import msgspec
 
-from pipeline.errors import LedgerError, StorageError, TryLater
+from pipeline.errors import LedgerError, StorageError
 from pipeline.model import Mark
-from pipeline.store.ledger_file import APPLICATION_ID, FROM_SQLITE, LOCKED, connect, primary_code
+from pipeline.store.ledger_file import APPLICATION_ID, connect, translated
 from pipeline.store.rows import text
 
 NAME: Final = "marks.sqlite"
@@ -190,13 +190,7 @@ def _unusable(path: Path, what: str) -> LedgerError:
 @contextlib.contextmanager
 def _translated(path: Path) -> Iterator[None]:
     try:
-        yield
-    except FROM_SQLITE as error:
-        code = primary_code(error)
-        if code in LOCKED:
-            raise TryLater(f"{path} is locked by another program; close it and run this again") from error
-        if code == sqlite3.SQLITE_FULL:
-            raise StorageError(f"{path} cannot grow: the disk is full; free some space") from error
-        raise _unusable(path, str(error)) from error
+        with translated(path, _unusable):
+            yield
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from error

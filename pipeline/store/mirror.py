@@ -50,6 +50,14 @@ class FolderMirror:
             part.unlink(missing_ok=True)
         return hashlib.sha256(data).hexdigest()
 
+    def is_one(self, file: str, other: str | None) -> bool:
+        """Say whether two names are of one file: equal, or in another case, which the file system may ignore."""
+        if other is None or file == other:
+            return file == other
+        with suppress(FileNotFoundError):
+            return (self._folder / file).samefile(self._folder / other)
+        return False
+
     def withdraw(self, file: str) -> None:
         """Move a file into `.withdrawn/`."""
         target = self._folder / WITHDRAWN / file
@@ -87,6 +95,9 @@ class BucketMirror:
             raise FileExistsError(file) from None
         self._marks[file] = f"{version:x}"
         return self._marks[file]
+
+    def is_one(self, file: str, other: str | None) -> bool:
+        return file == other
 
     def withdraw(self, file: str) -> None:
         self._bucket.copy(file, f"{WITHDRAWN}/{file}")

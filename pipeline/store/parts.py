@@ -36,15 +36,10 @@ LISTED: Final = 20  # notes of one kind; beyond, they are only counted
 class Recovery:
     """What a start found and did."""
 
-    done: int = 0  # tasks of this manifest that have their image
     recovered: int = 0  # images published without a request
     unknown: int = 0  # requests of a dead process whose outcome is not known
     unknown_microusd: int = 0
-    torn: int = 0  # half-written parts, removed
     foreign: int = 0  # parts this ledger did not write, left
-    missing: list[str] = field(default_factory=list)  # ids: done, and the file is gone
-    changed: list[str] = field(default_factory=list)  # ids: done, and the file was edited
-    conflicts: list[str] = field(default_factory=list)  # ids: an image is kept, its name is taken
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -120,12 +115,7 @@ def find_parts(outputs: Tree, besides: Path, found: Recovery) -> Iterator[FoundP
             if match := _PART.fullmatch(name):
                 ledger_id, attempt, sha256 = match.groups()
                 yield FoundPart(
-                    tree=outputs,
-                    folder=relative,
-                    name=name,
-                    ledger_id=ledger_id,
-                    attempt=int(attempt),
-                    sha256=sha256,
+                    tree=outputs, folder=relative, name=name, ledger_id=ledger_id, attempt=int(attempt), sha256=sha256
                 )
             elif name.startswith(PART):
                 found.note_foreign(f"{relative}/{name}".lstrip("/"))
@@ -155,13 +145,6 @@ def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRe
     artifact = rows.artifact_of([row[name] for name in rows.ARTIFACT])
     named = {name: row[name] for name in AttemptRecord.__dataclass_fields__ if name != "artifact"}
     return AttemptRecord(**named | {"state": TaskState(named["state"])}, artifact=artifact)
-
-
-def _record_of(connection: sqlite3.Connection, record: AttemptRecord) -> dict[str, Any] | None:
-    """Return the record of the request that an attempt sent."""
-    values = {"manifest": record.manifest, "id": record.id, "fingerprint": record.fingerprint}
-    row = connection.execute(query("record_of"), values).fetchone()
-    return None if row is None else {**msgspec.json.decode(row[0], type=dict[str, Any]), "fingerprint": row[1]}
 
 
 def is_named_part(name: str) -> bool:
@@ -236,12 +219,10 @@ class Salvager:
             facts=self._facts(record, image),
             previous=record.artifact,
             previous_maker=record.maker,
-            received=lambda path: self._ledger.run(
-                lambda c: rows.receive(c, record.attempt, sha256=image.sha256, kept=path)
-            ),
+            received=lambda path: self._ledger.receive(record.attempt, image.sha256, path),
         )
         if isinstance(source, FoundPart):
-            delivery.is_part_whole = source.tree is self._resources.outputs and source.path == delivery.part_path
+            delivery.is_part_whole = source.tree is self._resources.outputs and _is_at(source, delivery.part_path)
         try:
             artifact = self._writer.publish(delivery)
         except Conflict as conflict:
@@ -260,8 +241,9 @@ class Salvager:
 
     def finish(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
         """Check an image that stands under its final name and write it down as done, its sidecar beside it."""
-        request = self._ledger.run(lambda c: _record_of(c, record))
-        if request is not None:
+        whose = {"manifest": record.manifest, "id": record.id, "fingerprint": record.fingerprint}
+        if (row := self._ledger.first("record_of", **whose)) is not None:
+            request = {**msgspec.json.decode(row[0], type=dict[str, Any]), "fingerprint": row[1]}
             artifact = self._resources.checked(request, image, artifact)
         now, cost = self._settings.now_us(), record.price_microusd
         reason = "" if record.attempt_state == "ok" else "recovered without a request"
@@ -269,20 +251,13 @@ class Salvager:
         self._recovery.recovered += 1
 
     def _write_conflict(self, record: AttemptRecord, image: Image, conflict: Conflict) -> None:
-        self._recovery.conflicts.append(record.id)
         self._recovery.note(str(conflict))
         if record.state is not TaskState.CONFLICT or record.attempt_state != "paid":
             self._write_kept(record, image, TaskState.CONFLICT, reason=str(conflict), kept=conflict.kept)
 
     def _write_kept(self, record: AttemptRecord, image: Image, state: TaskState, *, reason: str, kept: str) -> None:
         """Write down that the image arrived, was paid for, and is kept without a final name."""
-        failure = Failure(
-            fault=Fault.STORAGE,
-            billed=Billed.YES,
-            reason=reason,
-            image_sha256=image.sha256,
-            kept=kept,
-        )
+        failure = Failure(fault=Fault.STORAGE, billed=Billed.YES, reason=reason, image_sha256=image.sha256, kept=kept)
         now, cost = self._settings.now_us(), record.price_microusd
         self._ledger.run(lambda c: rows.close(c, record.attempt, failure, state=state, cost=cost, now=now))
 
@@ -333,6 +308,14 @@ class Salvager:
             name=record.name,
             mime=image.mime,
         )
+
+
+def _is_at(part: FoundPart, path: str) -> bool:
+    """Say whether a part lies where it is meant to, also in a folder whose name is in another case on such a disk."""
+    disk = part.tree.disk
+    with contextlib.suppress(FileNotFoundError), part.tree.at(part.path) as here, part.tree.at(path) as there:
+        return is_same_file(*(status_of(disk, name, dir_fd=fd) for fd, name in (here, there)))
+    return False
 
 
 def _take_name_away(part: FoundPart, path: str) -> None:

@@ -366,8 +366,8 @@ SELECT id, look FROM task WHERE manifest = :manifest AND job = :job AND look <> 
 SELECT job, count(*) FROM task WHERE manifest = :manifest GROUP BY job
 
 -- name: attempts
-SELECT attempt, run, number, state, model, reserved_microusd, cost_microusd, sent_at, ended_at, seconds, fault, status,
-  code, request_id, response_id, model_version, reason, sha256, kept, fingerprint
+SELECT attempt, run, number, state, reserved_microusd, cost_microusd, sent_at, ended_at, seconds, fault, status, request_id,
+  response_id, model_version, reason, sha256, fingerprint
 FROM attempt WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id) ORDER BY attempt
 
 -- name: unknowns
@@ -434,9 +434,7 @@ WHERE task.task IN (SELECT DISTINCT attempt.task FROM attempt WHERE attempt.run 
 SELECT state, count(*) FROM attempt INDEXED BY attempt_run_money WHERE run = :run GROUP BY state
 
 -- name: runs
-SELECT run.run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason,
-  (SELECT count(*) FROM attempt WHERE attempt.run = run.run)
-FROM run ORDER BY run.run
+SELECT started_at FROM run ORDER BY run
 
 -- name: pace
 SELECT images, seconds FROM (
@@ -468,9 +466,10 @@ UNION SELECT manifest, id, maker FROM task WHERE sha256 = :sha256 AND maker IS N
 -- name: made_elsewhere
 SELECT 1 FROM attempt JOIN task USING (task) WHERE attempt = :attempt AND manifest <> :manifest
 
--- name: is_recorded
-SELECT 1 FROM task WHERE path = :path AND manifest IN
-  (SELECT manifest FROM manifest WHERE output = (SELECT output FROM manifest WHERE manifest = :manifest)) LIMIT 1
+-- name: recorded_near
+-- Images at a path, or under its name whatever the case.
+SELECT path FROM task WHERE (path = :path OR name_key = :name_key) AND path IS NOT NULL AND manifest IN
+  (SELECT manifest FROM manifest WHERE output = (SELECT output FROM manifest WHERE manifest = :manifest))
 
 -- name: record
 SELECT record, fingerprint FROM record WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id)

@@ -20,7 +20,7 @@ from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState, i
 from pipeline.settings import day_of
 from pipeline.store import ledger_file, rows
 from pipeline.store.ledger_file import damaged, from_us, query, to_us, translated
-from pipeline.store.rows import Columns, Cost, Hold, Maker, PastAttempt, PastRun, RunSnapshot, Unknown
+from pipeline.store.rows import Columns, Cost, Hold, Maker, PastAttempt, RunSnapshot, Unknown
 from pipeline.text import name_key
 
 if TYPE_CHECKING:
@@ -188,8 +188,10 @@ class LedgerReader:
         return self._one("made_elsewhere", attempt=attempt) is not None
 
     def is_recorded(self, path: str) -> bool:
-        """Say whether some task of this output directory has its image at `path`."""
-        return self._one("is_recorded", path=rows.text(path)) is not None
+        """Say whether some task of this output directory has its image at `path`, in whatever case it is written."""
+        key = name_key(rows.text(path))
+        found = self._rows("recorded_near", path=rows.text(path), name_key=key.rpartition(".")[0])
+        return any(name_key(recorded) == key for (recorded,) in found)
 
     # --- money
 
@@ -287,9 +289,9 @@ class LedgerReader:
         """Return the number of this manifest's last run; a rebuild is none."""
         return self._value(int, "last_run")
 
-    def runs(self) -> list[PastRun]:
-        """Return all runs, oldest first."""
-        return self._all(PastRun, self._rows("runs"))
+    def runs(self) -> list[datetime]:
+        """Return when each run began, the oldest first."""
+        return [from_us(row[0]) for row in self._rows("runs")]
 
     def pace(self, *, fewest: int) -> float | None:
         """Return the images a second of this manifest's last run that brought `fewest` or more; None: no such run."""

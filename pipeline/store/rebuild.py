@@ -7,19 +7,18 @@ month does not begin again. Where more may have been spent than that, the ledger
 
 import re
 import sqlite3
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from pipeline.buckets import Bucket
 from pipeline.imaging.formats import NotAnImageError, describe
-from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
+from pipeline.model import Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.files import Tree, read_all, status_of
-from pipeline.store.ledger_file import DamagedLedgerError, query, to_us
+from pipeline.store.integrity import BucketImages, FolderImages
+from pipeline.store.ledger_file import DamagedLedgerError, query
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
 from pipeline.store.parts import Recovery, is_named_part
 from pipeline.store.reader import LedgerReader
@@ -32,6 +31,7 @@ NO_LEDGER: Final = "images were recorded that are older than the ledger, and the
 OLD_LEDGER: Final = "only a damaged one that was set aside earlier could be read"
 _ASIDE: Final = re.compile(re.escape(ledger_file.NAME) + r"\.damaged-(\d+)")
 Price = Callable[[Task], int | None]
+FoundImage = tuple[Task, Artifact, int]  # whose it is, the image, and when it was written in microseconds since 1970
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
             is_all_known=rebuilt.salvaged is not None,
         )
         outputs = resources.outputs
-        standing = _Objects(outputs) if isinstance(outputs, Bucket) else _Files(outputs)
+        standing = BucketImages(outputs) if isinstance(outputs, Bucket) else FolderImages(outputs)
         with LedgerReader(settings.state_dir, manifest=settings.manifest, output_dir=settings.output_dir) as reader:
             stream = iter(tasks)
             while batch := list(islice(stream, BATCH)):
@@ -125,22 +125,16 @@ def _salvage(connection: sqlite3.Connection, settings: StoreSettings, rebuilt: R
         rows.rebuilt_run(connection, settings.manifest_row, doubt=rebuilt.doubt, now=now)
 
 
-class _Found(NamedTuple):
-    """A whole image under the name of a task."""
-
-    artifact: Artifact
-    written_us: int  # since 1970
-
-
 def _found(
-    batch: list[Task], standing: "_Files | _Objects", reader: LedgerReader, rebuilt: Rebuilt
-) -> Iterator[tuple[Task, _Found]]:
+    batch: list[Task], standing: FolderImages | BucketImages, reader: LedgerReader, rebuilt: Rebuilt
+) -> Iterator[FoundImage]:
+    """Yield the whole image that stands under the name of each task that has none in the ledger."""
     for task in batch:
         known = reader.known(task.id)
         if known is not None and known.state is TaskState.DONE:
             rebuilt.kept += 1
             continue
-        paths = [path for path in standing.paths(task.name) if not reader.is_recorded(path)]
+        paths = [path for path in standing.named(task.name) if not reader.is_recorded(path)]
         if len(paths) > 1:
             rebuilt.doubtful.append(f"{task.id}: {' and '.join(paths)} both stand there; leave one")
         elif not paths:
@@ -153,47 +147,7 @@ def _found(
                 rebuilt.doubtful.append(f"{task.id}: {paths[0]} is not a whole image")
                 continue
             rebuilt.adopted += 1
-            yield task, _Found(rows.artifact(image, paths[0], version), written_us)
-
-
-class _Files:
-    """Files of the output directory; plain ones only."""
-
-    def __init__(self, outputs: Tree) -> None:
-        self._outputs = outputs
-
-    def paths(self, name: str) -> list[str]:
-        """Look at the names one by one, so that memory stays flat."""
-        disk = self._outputs.disk
-        try:
-            with self._outputs.at(name) as (fd, stem):
-                found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
-
-    def read(self, path: str) -> tuple[bytes, int, int]:
-        """Return the bytes of a file, its time, and when it was written in microseconds."""
-        disk = self._outputs.disk
-        with self._outputs.at(path) as (fd, name):
-            data, mtime_ns = read_all(disk, name, dir_fd=fd), disk.stat(name, dir_fd=fd).st_mtime_ns
-        return data, mtime_ns, mtime_ns // 1000
-
-
-class _Objects:
-    """Objects of a bucket, listed once."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
-        self._listed = {each.path: each for each in bucket.listing()}
-
-    def paths(self, name: str) -> list[str]:
-        return [name + suffix for suffix in OUTPUT_SUFFIXES if name + suffix in self._listed]
-
-    def read(self, path: str) -> tuple[bytes, int, int]:
-        """Return the bytes of an object, its version, and when it was written in microseconds."""
-        listed = self._listed[path]
-        return self._bucket.read(path) or b"", listed.version, to_us(listed.written_at)
+            yield task, rows.artifact(image, paths[0], version), written_us
 
 
 class _Adopter:
@@ -210,32 +164,32 @@ class _Adopter:
         self._doubt: str | None = None
         self._run: int | None = None
 
-    def adopt(self, found: list[tuple[Task, _Found]]) -> None:
+    def adopt(self, found: list[FoundImage]) -> None:
         """Write a batch down."""
         if found:
-            is_older = any(image.written_us <= self._created_at for _, image in found)
+            is_older = any(written_us <= self._created_at for _, _, written_us in found)
             if is_older and not self._is_all_known and self._doubt is None:
                 self._doubt, self._run = NO_LEDGER, None  # another ledger bought them
             self._run, counted = self._ledger.run(lambda c: self._write(c, found))
             self._rebuilt.counted_microusd += counted
             self._rebuilt.doubt = self._rebuilt.doubt or self._doubt
 
-    def _write(self, connection: sqlite3.Connection, found: list[tuple[Task, _Found]]) -> tuple[int, int]:
+    def _write(self, connection: sqlite3.Connection, found: list[FoundImage]) -> tuple[int, int]:
         """Return the run that a batch belongs to, and for how much it was counted."""
         run, now = self._run, self._settings.now_us()
         if run is None:
             run = rows.rebuilt_run(connection, self._settings.manifest_row, doubt=self._doubt, now=now)
-        return run, sum(self._adopt(connection, task, image, run=run, now=now) for task, image in found)
+        return run, sum(self._adopt(connection, each, run=run, now=now) for each in found)
 
-    def _adopt(self, connection: sqlite3.Connection, task: Task, image: _Found, *, run: int, now: int) -> int:
+    def _adopt(self, connection: sqlite3.Connection, found: FoundImage, *, run: int, now: int) -> int:
         """Write an image down as done, and as paid for where no request is known; return for how much."""
-        row = rows.task_row(task, manifest=self._settings.manifest, now=now) | rows.artifact_row(image.artifact)
+        task, artifact, written_us = found
+        row = rows.task_row(task, manifest=self._settings.manifest, now=now) | rows.artifact_row(artifact)
         connection.execute(query("adopt_task"), row)
         (key,) = connection.execute(query("key_of_task"), row).fetchone()
-        record = rows.record_of(task, self._settings.state_dir)
-        rows.remember(connection, key, task.fingerprint, record, is_first=False)
+        rows.remember(connection, key, task.fingerprint, rows.record_of(task, self._settings.state_dir))
         price = self._price(task)
-        values = row | {"run": run, "price": price, "at": min(now, image.written_us)}
+        values = row | {"run": run, "price": price, "at": min(now, written_us)}
         if price is None or connection.execute(query("count_adopted"), values).rowcount == 0:
             return 0
         connection.execute(query("count_adopted_task"), values)

@@ -1,4 +1,4 @@
-"""Repairs at the start of a run: parts published or removed, lost requests counted, files compared with the ledger.
+"""Repairs at the start of a run: parts published or removed, lost requests counted, new times of files written down.
 
 Under the lock, before anything is sent; no network. Every step can be killed and repeated. Parts of another ledger are
 left and reported.
@@ -17,21 +17,11 @@ from pipeline.errors import InputError, StorageError
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
-from pipeline.store import rows
+from pipeline.store import parts, rows
 from pipeline.store.bucket_writer import find_object
 from pipeline.store.files import FileComparison, Tree, closed_folder, make_durable, read_all, status_of
 from pipeline.store.integrity import compare_files
 from pipeline.store.ledger_file import query
-from pipeline.store.parts import (
-    AttemptRecord,
-    FoundPart,
-    Recovery,
-    Salvager,
-    attempt_record_of,
-    find_parts,
-    kept_by,
-    written_by,
-)
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import WORKERS_MARK, Rejected, list_rejected
 from pipeline.store.resources import StoreResources
@@ -51,10 +41,10 @@ class Recoverer:
         self._tree = resources.outputs if isinstance(resources.outputs, Tree) else None  # None: a bucket
         self._state = resources.state
         self._ledger_id = resources.ledger_id
-        self._found = Recovery()
-        self._salvager = Salvager(resources, recovery=self._found)
+        self._found = parts.Recovery()
+        self._salvager = parts.Salvager(resources, recovery=self._found)
 
-    def run(self) -> Recovery:
+    def run(self) -> parts.Recovery:
         """Bring disk and ledger together. Idempotent; may be killed anywhere.
 
         Raises StorageError, LedgerError, TryLater. InputError: a bucket that a person must see to.
@@ -64,7 +54,7 @@ class Recoverer:
                 return self._run()
         return self._run()
 
-    def recover_late(self) -> Recovery:
+    def recover_late(self) -> parts.Recovery:
         """At the end of a run that lost workers: publish or reject what they wrote after they were given up.
 
         A part that is not whole is left: its worker may be at work.
@@ -76,12 +66,12 @@ class Recoverer:
                 self._recover_part(part, is_late=True)
         return self._found
 
-    def _run(self) -> Recovery:
+    def _run(self) -> parts.Recovery:
         try:
             with contextlib.ExitStack() as stack:
-                parts = [part for tree in self._trees(stack) for part in self._parts(tree)]
-                self._keep_numbers_apart(parts)
-                for part in parts:
+                leftovers = [part for tree in self._trees(stack) for part in self._parts(tree)]
+                self._keep_numbers_apart(leftovers)
+                for part in leftovers:
                     self._recover_part_unless_closed(part)
             had_workers = (self._state.root / WORKERS_MARK).exists()
             if had_workers:
@@ -91,7 +81,7 @@ class Recoverer:
             if self._tree is None:
                 self._recover_unknown_attempts(is_late=had_workers)
             (self._state.root / WORKERS_MARK).unlink(missing_ok=True)
-            self._compare_files()
+            self._note_touched()
         except OSError as error:
             place = error.filename or self._settings.output_dir
             raise StorageError(f"{place}: {error.strerror}; nothing was sent") from error
@@ -127,18 +117,18 @@ class Recoverer:
         found = self._ledger.run(lambda c: c.execute(query(name), self._settings.manifest_row).fetchall())
         return [attempt for (attempt,) in found]
 
-    def _parts(self, tree: Tree) -> list[FoundPart]:
-        return list(find_parts(tree, self._state.root, self._found))
+    def _parts(self, tree: Tree) -> list[parts.FoundPart]:
+        return list(parts.find_parts(tree, self._state.root, self._found))
 
-    def _keep_numbers_apart(self, parts: list[FoundPart]) -> None:
+    def _keep_numbers_apart(self, leftovers: list[parts.FoundPart]) -> None:
         """See to it that a new attempt never gets the number of a file that this ledger wrote before it was damaged."""
-        found: list[FoundPart | Rejected] = [*parts, *list_rejected(self._state.root)]
+        found: list[parts.FoundPart | Rejected] = [*leftovers, *list_rejected(self._state.root)]
         seen = [each.attempt for each in found if each.ledger_id in (None, self._ledger_id)]
         highest = max(seen, default=0)
         if highest > self._ledger.first("last_attempt")[0]:
             self._ledger.run(lambda c: rows.raise_sequence(c, highest))
 
-    def _recover_part_unless_closed(self, part: FoundPart) -> None:
+    def _recover_part_unless_closed(self, part: parts.FoundPart) -> None:
         """Recover a part; one in a folder that may not be written to waits, as its task does."""
         try:
             self._recover_part(part)
@@ -148,12 +138,12 @@ class Recoverer:
                 raise
             self._found.note(f"{part.path} waits: the folder {closed} cannot be written to ({error.strerror})")
 
-    def _recover_part(self, part: FoundPart, *, is_late: bool = False) -> None:
+    def _recover_part(self, part: parts.FoundPart, *, is_late: bool = False) -> None:
         if part.ledger_id not in (None, self._ledger_id):
             self._count_foreign(part)
             return
         record = self._record(part.attempt)
-        if record is None or not written_by(part, record, self._ledger_id):
+        if record is None or not parts.written_by(part, record, self._ledger_id):
             self._found.note_foreign(part.path)
             return
         disk = part.tree.disk
@@ -163,7 +153,6 @@ class Recoverer:
                 if is_late:
                     return
                 disk.unlink(part.name, dir_fd=fd)
-                self._found.torn += 1
                 return
             make_durable(disk, part.name, dir_fd=fd)
         reach("recover-part")
@@ -171,7 +160,7 @@ class Recoverer:
         if image is not None:
             self._salvager.salvage(record, image, part)
 
-    def _count_foreign(self, part: FoundPart) -> None:
+    def _count_foreign(self, part: parts.FoundPart) -> None:
         """Count the part of another ledger, which may be at work right now; a note names it when it is a day old."""
         with part.tree.directory(part.folder) as fd:
             status = status_of(part.tree.disk, part.name, dir_fd=fd)
@@ -187,8 +176,8 @@ class Recoverer:
             self._found.note(f"{path} is whole but not a supported image ({error}); it was left as it is")
             return None
 
-    def _record(self, attempt: int) -> AttemptRecord | None:
-        return self._ledger.run(lambda connection: attempt_record_of(connection, attempt))
+    def _record(self, attempt: int) -> parts.AttemptRecord | None:
+        return self._ledger.run(lambda connection: parts.attempt_record_of(connection, attempt))
 
     def _recover_rejected(self) -> None:
         """Publish whole images that the disk did not take when they came; bodies without an image stay for people."""
@@ -196,7 +185,7 @@ class Recoverer:
             record = self._record(kept.attempt) if kept.suffix in OUTPUT_SUFFIXES else None
             if record is None or record.manifest != self._settings.manifest:
                 continue
-            if not kept_by(kept, record, self._ledger_id):
+            if not parts.kept_by(kept, record, self._ledger_id):
                 continue
             data = kept.path.read_bytes()
             if hashlib.sha256(data).hexdigest() != kept.sha256 or not (kept.facts is None or kept.facts.is_image):
@@ -232,7 +221,7 @@ class Recoverer:
                 image, artifact = found
                 self._salvager.reject(record, image, functools.partial(self._resources.writer.unlink, artifact.path))
 
-    def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
+    def _object_of(self, record: parts.AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""
         assert isinstance(self._outputs, Bucket)
         return find_object(
@@ -250,7 +239,7 @@ class Recoverer:
         assert isinstance(self._outputs, Bucket)
         return functools.cache(self._outputs.look)
 
-    def _renamed(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
+    def _renamed(self, record: parts.AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
         if record.received is None or record.kept is None:
             return None
@@ -269,7 +258,7 @@ class Recoverer:
         image = self._image(data, record.kept)
         return None if image is None else (image, rows.artifact(image, record.kept, status.st_mtime_ns))
 
-    def _lose(self, record: AttemptRecord) -> None:
+    def _lose(self, record: parts.AttemptRecord) -> None:
         now = self._settings.now_us()
         self._ledger.run(lambda c: rows.lose(c, record.attempt, reason=LOST, now=now))
         self._found.unknown += 1
@@ -278,31 +267,19 @@ class Recoverer:
 
     # --- files
 
-    def _compare_files(self) -> None:
-        """Count what is done; list what is gone or was edited. Hashes only files whose size or time differ.
+    def _note_touched(self) -> None:
+        """Write down new times of files whose bytes are the same, so that they are not hashed again.
 
         In a bucket that is left to the plan, which lists it once.
         """
+        tree = self._tree
+        if tree is None:
+            return
         touched: list[tuple[str, Artifact, int]] = []
         with LedgerReader(self._state.root, manifest=self._settings.manifest) as reader:
-            if self._tree is None:
-                self._found.done = reader.states()[TaskState.DONE]
-                return
-            for task_id, artifact, found in compare_files(self._tree, reader.all_done()):
-                self._found.done += 1
-                match found:
-                    case FileComparison.MISSING:
-                        self._found.missing.append(task_id)
-                    case FileComparison.CHANGED:
-                        self._found.changed.append(task_id)
-                    case FileComparison.TOUCHED:
-                        touched.append((task_id, artifact, self._mtime_ns(artifact)))
-                    case FileComparison.SAME:
-                        pass
+            for task_id, artifact, found in compare_files(tree, reader.all_done()):
+                if found is FileComparison.TOUCHED:
+                    with tree.at(artifact.path) as (fd, name):
+                        touched.append((task_id, artifact, tree.disk.stat(name, dir_fd=fd).st_mtime_ns))
         if touched:
             self._ledger.run(lambda c: rows.touch(c, self._settings.manifest, touched))
-
-    def _mtime_ns(self, artifact: Artifact) -> int:
-        assert self._tree is not None
-        with self._tree.at(artifact.path) as (fd, name):
-            return self._tree.disk.stat(name, dir_fd=fd).st_mtime_ns

@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.model import Artifact, BucketUrl, Image, Sidecar
 from pipeline.store import ledger_file, rows
 from pipeline.store.bucket_writer import BucketWriter
-from pipeline.store.files import RESERVE_BYTES, Disk, DiskReserve, Tree, Warn
+from pipeline.store.files import RESERVE_BYTES, Disk, DiskReserve, Tree, Warn, closing
 from pipeline.store.ledger import Ledger
 from pipeline.store.ledger_file import Clock, query, to_us, utc_now
 from pipeline.store.lock import make_private, read_mountinfo, refuse_network, unusable
@@ -70,7 +70,7 @@ class StoreSettings:
         return to_us(self.clock())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ImageResources:
     """What is open where images are written: in a run's own process, or in a worker, which has no ledger."""
 
@@ -78,9 +78,19 @@ class ImageResources:
     outputs: Tree | Bucket
     state: Tree
     reserve: DiskReserve
-    rejected: RejectedFolder
-    writer: Writer | BucketWriter
     ledger_id: str  # eight hex digits, in the name of every part
+    onward: Bucket | None = None  # where a worker moves what it keeps
+    rejected: RejectedFolder = field(init=False)
+    writer: Writer | BucketWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        is_forced = self.settings.force
+        self.rejected = RejectedFolder(self.state, self.reserve, ledger_id=self.ledger_id, onward=self.onward)
+        if isinstance(self.outputs, Bucket):
+            self.writer = BucketWriter(self.outputs, rejected=self.rejected, force=is_forced)
+        else:
+            reserve = self.reserve
+            self.writer = Writer(self.outputs, self.state, reserve=reserve, rejected=self.rejected, force=is_forced)
 
     def checked(self, record: Mapping[str, Any], image: Image, artifact: Artifact) -> Artifact:
         """Do what the sender of a published image did not come to: write its sidecar, look for flags."""
@@ -96,7 +106,7 @@ class ImageResources:
         self.state.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class StoreResources(ImageResources):
     """What is open while a store is."""
 
@@ -124,17 +134,9 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
         _check_money(ledger, settings)
         reserve.load(settings.warn)
         (ledger_id,) = ledger.first("ledger_id")
-        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
         undo.pop_all()
     return StoreResources(
-        settings=settings,
-        outputs=outputs,
-        state=state,
-        reserve=reserve,
-        rejected=rejected,
-        writer=_writer(settings, outputs, state, reserve, rejected),
-        ledger=ledger,
-        ledger_id=ledger_id,
+        settings=settings, outputs=outputs, state=state, reserve=reserve, ledger=ledger, ledger_id=ledger_id
     )
 
 
@@ -148,25 +150,10 @@ def open_worker_resources(settings: StoreSettings, *, ledger_id: str, is_apart: 
         reserve = DiskReserve(state)
         reserve.share()
         onward = outputs if is_apart and isinstance(outputs, Bucket) else None
-        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id, onward=onward)
         undo.pop_all()
     return ImageResources(
-        settings=settings,
-        outputs=outputs,
-        state=state,
-        reserve=reserve,
-        rejected=rejected,
-        writer=_writer(settings, outputs, state, reserve, rejected),
-        ledger_id=ledger_id,
+        settings=settings, outputs=outputs, state=state, reserve=reserve, ledger_id=ledger_id, onward=onward
     )
-
-
-def _writer(
-    settings: StoreSettings, outputs: Tree | Bucket, state: Tree, reserve: DiskReserve, rejected: RejectedFolder
-) -> Writer | BucketWriter:
-    if isinstance(outputs, Bucket):
-        return BucketWriter(outputs, rejected=rejected, force=settings.force)
-    return Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
 
 
 def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree | Bucket, Tree]:
@@ -208,16 +195,11 @@ def _tree(root: Path, settings: StoreSettings, *, dir_mode: int = 0o777) -> Tree
 
 def _sync_entry(root: Path, disk: Disk) -> None:
     """Make the directory's own name durable, as far as its parent lets us."""
-    with contextlib.suppress(OSError):
-        fd = disk.open_dir(root.parent)
-        try:
-            disk.fsync_dir(fd)
-        finally:
-            disk.close(fd)
+    with contextlib.suppress(OSError), closing(disk, disk.open_dir(root.parent)) as fd:
+        disk.fsync_dir(fd)
 
 
 def _prepare_ledger(state: Tree, settings: StoreSettings, fill: Fill) -> None:
-    """Check the ledger, migrate it, or make it."""
     version = ledger_file.check(state.root / ledger_file.NAME, busy_s=settings.busy_s)
     if version is None:
         try:

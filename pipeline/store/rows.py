@@ -15,23 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from pipeline import __version__
-from pipeline.model import (
-    Artifact,
-    Attempt,
-    Billed,
-    BucketUrl,
-    Digests,
-    Edit,
-    Failure,
-    Fault,
-    Image,
-    Known,
-    Task,
-    TaskState,
-    Usage,
-    is_object,
-)
+from pipeline import __version__, model
 from pipeline.store.ledger_file import from_us, query
 from pipeline.text import name_key
 
@@ -44,10 +28,10 @@ Row = Mapping[str, object]
 Columns = tuple[Any, ...]  # as SQLite has them, in the order of a statement
 ARTIFACT: Final = ("path", "sha256", "mime", "width", "height", "size_bytes", "mtime_ns")  # the columns of an image
 TOKENS: Final = ("prompt_tokens", "image_tokens", "text_tokens")
-MOMENTS: Final = frozenset({"sent_at", "ended_at", "started_at", "set_at", "not_before"})
+MOMENTS: Final = frozenset({"sent_at", "ended_at", "set_at", "not_before"})
 REASON_CHARS: Final = 2000
 REBUILT: Final = "rebuilt"  # how the reason of a run begins that was none: a rebuild
-ATTEMPT_STATES: Final = {Billed.NO: "free", Billed.MAYBE: "unknown", Billed.YES: "paid"}
+ATTEMPT_STATES: Final = {model.Billed.NO: "free", model.Billed.MAYBE: "unknown", model.Billed.YES: "paid"}
 
 
 def text(value: str) -> str:
@@ -55,10 +39,10 @@ def text(value: str) -> str:
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
 
 
-def relative_bytes(path: Path | str | BucketUrl, state_dir: Path) -> bytes:
+def relative_bytes(path: Path | str | model.BucketUrl, state_dir: Path) -> bytes:
     """Return a path as the ledger keeps it: relative to the state directory, as bytes; a bucket as its address."""
     wanted, start = str(path), str(state_dir)
-    if is_object(wanted):
+    if model.is_object(wanted):
         return wanted.encode()
     folder, _, name = wanted.rpartition("/")
     is_plain = folder.startswith("/") and name and "//" not in wanted and "/." not in wanted
@@ -73,10 +57,10 @@ def _relative_folder(folder: str, state_dir: str) -> str:
 
 
 _APART: Final = ("images", "digests", "fingerprint", "is_default_model")
-_RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in _APART)
+_RECORDED: Final = tuple(name for name in model.Task.__struct_fields__ if name not in _APART)
 
 
-def record_of(task: Task, state_dir: Path) -> str:
+def record_of(task: model.Task, state_dir: Path) -> str:
     """Return what a task asks for, as JSON for people and reports; its fingerprint stands beside it."""
     fields = {name: getattr(task, name) for name in _RECORDED}
     images = [
@@ -95,7 +79,6 @@ def record_of(task: Task, state_dir: Path) -> str:
 
 
 def _storable(value: object) -> object:
-    """Make every text in a JSON value storable."""
     if isinstance(value, str):
         return text(value)
     if isinstance(value, Mapping):
@@ -105,7 +88,7 @@ def _storable(value: object) -> object:
     return value
 
 
-def task_row(task: Task, *, manifest: str, now: int) -> dict[str, object]:
+def task_row(task: model.Task, *, manifest: str, now: int) -> dict[str, object]:
     """Return the columns a task's request fills."""
     return {
         "manifest": manifest,
@@ -126,33 +109,33 @@ def task_row(task: Task, *, manifest: str, now: int) -> dict[str, object]:
     }
 
 
-def begin(connection: sqlite3.Connection, task: Task, row: Row, record: str, *, run: int, reserved: int) -> Attempt:
+def begin(
+    connection: sqlite3.Connection, task: model.Task, row: Row, record: str, *, run: int, reserved: int
+) -> model.Attempt:
     """Record an attempt as sent (B0)."""
     key, number, maker, *artifact = connection.execute(query("intend_task"), row).fetchone()
-    is_first = number == 1 and artifact[0] is None
-    remember(connection, key, str(row["fingerprint"]), record, is_first=is_first)
+    remember(connection, key, str(row["fingerprint"]), record)
     values = {**row, "run": run, "task": key, "number": number, "reserved": reserved}
     attempt = connection.execute(query("intend_attempt"), values).lastrowid
     assert attempt is not None
-    return Attempt(id=attempt, number=number, task=task, previous=artifact_of(artifact), previous_maker=maker)
+    return model.Attempt(id=attempt, number=number, task=task, previous=artifact_of(artifact), previous_maker=maker)
 
 
-def remember(connection: sqlite3.Connection, task: int, fingerprint: str, record: str, *, is_first: bool) -> None:
-    """Write down what a task asks for now; `is_first`: nothing was written for it yet, so there is nothing to keep."""
+def remember(connection: sqlite3.Connection, task: int, fingerprint: str, record: str) -> None:
+    """Write down what a task asks for now, and keep what it asked for before."""
     values = {"task": task, "fingerprint": fingerprint, "record": record}
-    if not is_first:
-        connection.execute(query("keep_record"), values)
+    connection.execute(query("keep_record"), values)
     connection.execute(query("set_record"), values)
 
 
-def artifact_of(columns: Sequence[Any]) -> Artifact | None:
+def artifact_of(columns: Sequence[Any]) -> model.Artifact | None:
     """Read the columns `ARTIFACT`; None where there is no image."""
-    return None if columns[0] is None else Artifact(**dict(zip(ARTIFACT, columns, strict=True)))
+    return None if columns[0] is None else model.Artifact(**dict(zip(ARTIFACT, columns, strict=True)))
 
 
-def artifact(image: Image, path: str, mtime_ns: int) -> Artifact:
+def artifact(image: model.Image, path: str, mtime_ns: int) -> model.Artifact:
     """Describe an image that stands under its final name; `mtime_ns` of an object: its version."""
-    return Artifact(
+    return model.Artifact(
         path=path,
         sha256=image.sha256,
         mime=image.mime,
@@ -163,7 +146,7 @@ def artifact(image: Image, path: str, mtime_ns: int) -> Artifact:
     )
 
 
-def artifact_row(artifact: Artifact) -> dict[str, object]:
+def artifact_row(artifact: model.Artifact) -> dict[str, object]:
     """Return the columns an image fills."""
     return {name: getattr(artifact, name) for name in ARTIFACT}
 
@@ -171,7 +154,7 @@ def artifact_row(artifact: Artifact) -> dict[str, object]:
 def finish(
     connection: sqlite3.Connection,
     attempt: int,
-    artifact: Artifact,
+    artifact: model.Artifact,
     *,
     cost: int,
     now: int,
@@ -201,9 +184,9 @@ def finish(
 def close(
     connection: sqlite3.Connection,
     attempt: int,
-    failure: Failure,
+    failure: model.Failure,
     *,
-    state: TaskState,
+    state: model.TaskState,
     cost: int,
     now: int,
     unknown: int | None = None,
@@ -256,11 +239,6 @@ def rebuilt_run(connection: sqlite3.Connection, manifest: Row, *, doubt: str | N
     return run
 
 
-def receive(connection: sqlite3.Connection, attempt: int, *, sha256: str, kept: str) -> None:
-    """Write down which image is about to lose its part to a rename, and its final name."""
-    connection.execute(query("receive"), {"attempt": attempt, "sha256": sha256, "kept": kept})
-
-
 def lose(connection: sqlite3.Connection, attempt: int, *, reason: str, now: int) -> None:
     """Write down that the outcome of a request is unknown."""
     row = {"attempt": attempt, "reason": reason, "now": now}
@@ -274,7 +252,7 @@ def raise_sequence(connection: sqlite3.Connection, attempt: int) -> None:
     connection.execute(query("raise_sequence"), {"attempt": attempt})
 
 
-def touch(connection: sqlite3.Connection, manifest: str, touched: list[tuple[str, Artifact, int]]) -> None:
+def touch(connection: sqlite3.Connection, manifest: str, touched: list[tuple[str, model.Artifact, int]]) -> None:
     """Write down new times of files whose bytes are the same, so that they are not hashed again."""
     rows = [
         {"manifest": manifest, "id": task_id, "sha256": artifact.sha256, "mtime_ns": mtime_ns}
@@ -283,7 +261,7 @@ def touch(connection: sqlite3.Connection, manifest: str, touched: list[tuple[str
     connection.executemany(query("touch_artifact"), rows)
 
 
-def _tokens(usage: Usage | None) -> dict[str, int | None]:
+def _tokens(usage: model.Usage | None) -> dict[str, int | None]:
     return {name: None if usage is None else getattr(usage, name) for name in TOKENS}
 
 
@@ -300,7 +278,6 @@ class PastAttempt:
     run: int
     number: int
     state: str
-    model: str
     reserved_microusd: int
     cost_microusd: int
     sent_at: datetime
@@ -308,13 +285,11 @@ class PastAttempt:
     seconds: float | None
     fault: str | None
     status: int | None
-    code: str | None
     request_id: str | None
     response_id: str | None
     model_version: str | None
     reason: str
     sha256: str | None
-    kept: str | None
     fingerprint: str  # of its request
 
 
@@ -333,21 +308,6 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PastRun:
-    """One execution. `ended_at` None: it goes on, or it died."""
-
-    run: int
-    manifest: str
-    manifest_sha256: str
-    version: str
-    started_at: datetime
-    ended_at: datetime | None
-    exit: int | None
-    reason: str
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSnapshot:
     """A run that goes on, at one moment. What it has not asked for yet is pending."""
 
@@ -355,8 +315,8 @@ class RunSnapshot:
     manifest: str
     started_at: datetime
     due: int
-    found: dict[TaskState, int]  # tasks that were not due when it began
-    asked: dict[TaskState, int]  # tasks it has asked for
+    found: dict[model.TaskState, int]  # tasks that were not due when it began
+    asked: dict[model.TaskState, int]  # tasks it has asked for
     in_flight: int
     images: int
     seen_at: datetime
@@ -411,15 +371,15 @@ class Cost:
     unknown_microusd: int
 
 
-def known_of(row: Columns) -> Known:
+def known_of(row: Columns) -> model.Known:
     """Read the columns of `known`."""
-    (task_id, state, fingerprint, prompt, inputs, params, model, name, attempts, unknowns, cost, reason, at, made,
+    (task_id, state, fingerprint, prompt, inputs, params, asked_model, name, attempts, unknowns, cost, reason, at, made,
      faults, is_accepted, pixels, edit, flags, *image) = row  # fmt: skip
-    return Known(
+    return model.Known(
         id=task_id,
-        state=TaskState(state),
+        state=model.TaskState(state),
         fingerprint=fingerprint,
-        digests=Digests(prompt=prompt, inputs=inputs, params=params, model=model, pixels=pixels),
+        digests=model.Digests(prompt=prompt, inputs=inputs, params=params, model=asked_model, pixels=pixels),
         name=name,
         artifact=artifact_of(image),
         artifact_fingerprint=made,
@@ -429,9 +389,9 @@ def known_of(row: Columns) -> Known:
         reason=reason,
         updated_at=from_us(at),
         is_accepted=bool(is_accepted),
-        edit=Edit(edit) if edit else None,
+        edit=model.Edit(edit) if edit else None,
         flags=_FLAGS.decode(flags) if flags else {},
-        faults=tuple(map(Fault, faults.split(","))) if faults else (),
+        faults=tuple(map(model.Fault, faults.split(","))) if faults else (),
     )
 
 

@@ -7,7 +7,6 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from typing import Self, TypeVar
@@ -19,7 +18,7 @@ from pipeline.model import Artifact, Attempt, Failure, Task, TaskState
 from pipeline.store import rows
 from pipeline.store.files import components
 from pipeline.store.images import StoredImages, WriterPool
-from pipeline.store.ledger import Awaiting
+from pipeline.store.ledger import awaited
 from pipeline.store.ledger_file import query, to_us
 from pipeline.store.maintenance import Maintenance
 from pipeline.store.parts import Recovery
@@ -38,9 +37,8 @@ class Store:
         self._resources = resources
         self._ledger = resources.ledger
         self._pool = WriterPool(resources.settings.threads)
-        self.images = StoredImages(resources, self._pool, received=self._receive)
+        self.images = StoredImages(resources, self._pool, received=resources.ledger.receive)
         self._maintenance = Maintenance(resources)
-        self._awaiting = Awaiting()
         self._is_closed = False
         self._found: dict[str, int] = {}  # as the present run has it
 
@@ -129,20 +127,14 @@ class Store:
 
         future = self._ledger.submit(work)
         try:
-            attempt = await self._awaiting.wait(future)
+            attempt = await awaited(future)
         except asyncio.CancelledError:
-            self._withdraw(future, written)
+            if not future.cancel():  # the ledger keeps order: what follows finds it written, or it never will be
+                now, withdraw = self._settings.now_us(), query("withdraw_attempt")
+                self._ledger.submit(lambda c: [c.execute(withdraw, {"attempt": a.id, "now": now}) for a in written])
             raise
         reach("intent")
         return attempt
-
-    def _withdraw(self, future: "Future[Attempt]", written: list[Attempt]) -> None:
-        """Take back an attempt nobody waits for; the ledger keeps order, so it has been written or never will be."""
-        now = self._settings.now_us()
-        if not future.cancel():
-            self._ledger.submit(
-                lambda c: [_execute(c, "withdraw_attempt", {"attempt": each.id, "now": now}) for each in written]
-            )
 
     async def finish(self, attempt: Attempt, artifact: Artifact, *, cost_microusd: int, seconds: float) -> None:
         """Record an image that stands under its final name as done (B5), then remove its part.
@@ -200,14 +192,8 @@ class Store:
 
         It binds this provider, key and the model that a request of `run` was refused for.
         """
-        await self._change(
-            "set_hold",
-            run=run,
-            provider=rows.text(provider),
-            key=key,
-            not_before=to_us(not_before),
-            reason=rows.text(reason),
-        )
+        moment, why = to_us(not_before), rows.text(reason)
+        await self._change("set_hold", run=run, provider=rows.text(provider), key=key, not_before=moment, reason=why)
 
     async def forget_holds(self, *, provider: str, key: str) -> None:
         """Forget what binds a provider and key."""
@@ -251,9 +237,6 @@ class Store:
         outputs = resources.outputs
         return max(0, free if isinstance(outputs, Bucket) else min(outputs.free_bytes(), free))
 
-    def _receive(self, attempt: int, sha256: str, path: str) -> None:
-        self._ledger.run(lambda c: rows.receive(c, attempt, sha256=sha256, kept=path))
-
     async def _change(self, name: str, **values: object) -> int:
         """Carry out one statement; return how many rows it changed."""
         values["now"] = self._settings.now_us()
@@ -261,7 +244,7 @@ class Store:
 
     async def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Hand work to the ledger and wait for its commit; a cancelled caller does not take it back."""
-        return await self._awaiting.wait(self._ledger.submit(work))
+        return await awaited(self._ledger.submit(work))
 
 
 def _execute(connection: sqlite3.Connection, name: str, values: dict[str, object]) -> int:

@@ -8,6 +8,7 @@ one thread from end to end, so that cancelling the caller stops nothing.
 import contextlib
 import errno
 import itertools
+import os
 import re
 import stat
 import threading
@@ -19,26 +20,11 @@ from typing import Final
 from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import SIDECAR, Artifact, Image, Sidecar
-from pipeline.store import rows
-from pipeline.store.files import (
-    IN_THE_WAY,
-    NO_LINKS,
-    DiskReserve,
-    FileComparison,
-    Tree,
-    closed_folder,
-    is_same_file,
-    join,
-    link_or_rename,
-    read_all,
-    sha256_of,
-    split,
-    status_of,
-    write_all,
-    write_new,
-)
+from pipeline.store import files, rows
+from pipeline.store.files import DiskReserve, FileComparison, Tree
 from pipeline.store.integrity import compare_files
 from pipeline.store.rejected import Facts, RejectedFolder
+from pipeline.text import name_key
 
 FOLDER: Final = "superseded"
 SUPERSEDED_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `superseded_names`
@@ -73,20 +59,20 @@ def _keep(outputs: Tree, name: str, new_name: str, *, source: int, target: int) 
     try:
         disk.link(name, new_name, dir_fd=source, new_dir_fd=target)
     except OSError as error:
-        if error.errno not in NO_LINKS | {errno.EXDEV}:
+        if error.errno not in files.NO_LINKS | {errno.EXDEV}:
             raise
-        write_new(disk, new_name, read_all(disk, name, dir_fd=source), dir_fd=target, mode=0o666)
+        files.write_new(disk, new_name, files.read_all(disk, name, dir_fd=source), dir_fd=target, mode=0o666)
 
 
 def _is_same(outputs: Tree, name: str, new_name: str, *, source: int, target: int) -> bool:
     """Say whether an earlier move of this very file was cut short after it arrived."""
     disk = outputs.disk
-    old, new = status_of(disk, name, dir_fd=source), status_of(disk, new_name, dir_fd=target)
+    old, new = files.status_of(disk, name, dir_fd=source), files.status_of(disk, new_name, dir_fd=target)
     if old is None or new is None or old.st_size != new.st_size:
         return False
-    if is_same_file(old, new):
+    if files.is_same_file(old, new):
         return True
-    return sha256_of(disk, name, dir_fd=source) == sha256_of(disk, new_name, dir_fd=target)
+    return files.sha256_of(disk, name, dir_fd=source) == files.sha256_of(disk, new_name, dir_fd=target)
 
 
 PART: Final = ".part-"
@@ -117,7 +103,7 @@ class Delivery:
 
     @property
     def part_path(self) -> str:
-        return join(split(self.path)[0], self.part)
+        return files.join(files.split(self.path)[0], self.part)
 
 
 def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
@@ -168,7 +154,7 @@ class Writer:
     def _second_try(self, delivery: Delivery, error: OSError) -> Artifact:
         """Once more with what was given up, else keep the bytes; alone, so that nobody else takes it."""
         try:
-            if error.errno not in IN_THE_WAY:
+            if error.errno not in files.IN_THE_WAY:
                 return self._publish_once(delivery)
         except OSError as second:
             error = second
@@ -188,39 +174,51 @@ class Writer:
         """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
         disk = self._disk
         with contextlib.suppress(OSError), self._outputs.at(artifact.path + SIDECAR) as (fd, name):
-            if status_of(disk, name, dir_fd=fd) is not None:
-                if sidecar.mark not in read_all(disk, name, dir_fd=fd):
+            if files.status_of(disk, name, dir_fd=fd) is not None:
+                if sidecar.mark not in files.read_all(disk, name, dir_fd=fd):
                     return
                 disk.unlink(name, dir_fd=fd)
-            write_new(disk, name, sidecar.data, dir_fd=fd, mode=0o666)
+            files.write_new(disk, name, sidecar.data, dir_fd=fd, mode=0o666)
 
     def link(self, artifact: Artifact, new: str) -> Artifact:
         """Give an image a second name, durably. Raises FileExistsError: it is taken. OSError."""
         self._link(artifact.path, new)
         return replace(artifact, path=new)
 
-    def unlink(self, path: str) -> None:
-        """Take a name away; one that is not there is no error."""
+    def unlink(self, path: str, *, renamed: str | None = None) -> None:
+        """Take a name away; one that is not there is no error. `renamed`: the file's new name, which stays."""
         with self._outputs.at(path) as (fd, name):
-            if status_of(self._disk, name, dir_fd=fd) is not None:
+            if files.status_of(self._disk, name, dir_fd=fd) is None:
+                return
+            if renamed is None or not self._is_one_entry(fd, name, renamed):
                 self._disk.unlink(name, dir_fd=fd)
+
+    def _is_one_entry(self, dir_fd: int, name: str, renamed: str) -> bool:
+        """Say whether both names are one entry of a directory, on a file system that ignores case (macOS, SMB)."""
+        with self._outputs.at(renamed) as (new_fd, new_name):
+            if name_key(name) != name_key(new_name):
+                return False
+            if not files.is_same_file(self._disk.stat(".", dir_fd=dir_fd), self._disk.stat(".", dir_fd=new_fd)):
+                return False
+            return name == new_name or not {name, new_name} <= set(os.listdir(dir_fd))
 
     def move_beside(self, old: str, new: str) -> None:
         """Take a sidecar along where its new name is free."""
         with contextlib.suppress(OSError):
             self._link(old, new)
-            self.unlink(old)
+            self.unlink(old, renamed=new)
 
     def _link(self, old: str, new: str) -> None:
         disk = self._disk
         outputs = self._outputs
         with outputs.at(old) as (source, old_name), outputs.at(new, create=True) as (target, new_name):
             try:
-                link_or_rename(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
+                files.link_or_rename(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
             except FileExistsError:
-                there, here = status_of(disk, new_name, dir_fd=target), status_of(disk, old_name, dir_fd=source)
-                if not is_same_file(there, here):
+                there = files.status_of(disk, new_name, dir_fd=target)
+                if not files.is_same_file(there, files.status_of(disk, old_name, dir_fd=source)):
                     raise
+                disk.rename(old_name, new_name, dir_fd=source, new_dir_fd=target)  # its case; two links stay two
             self._outputs.sync(target)
 
     def _publish_once(self, delivery: Delivery) -> Artifact:
@@ -239,16 +237,14 @@ class Writer:
         """Steps 5 and 6. A descriptor whose sync failed is never synced again: its file is given up."""
         fd = self._disk.create(delivery.part, dir_fd=dir_fd)
         try:
-            try:
+            with files.closing(self._disk, fd):
                 data = memoryview(delivery.image.data)
-                write_all(self._disk, fd, data[: len(data) // 2])
+                files.write_all(self._disk, fd, data[: len(data) // 2])
                 reach("mid-write")
-                write_all(self._disk, fd, data[len(data) // 2 :])
+                files.write_all(self._disk, fd, data[len(data) // 2 :])
                 reach("write")
                 self._disk.fsync(fd)
                 reach("fsync")
-            finally:
-                self._disk.close(fd)
         except OSError:
             with contextlib.suppress(OSError):
                 self._disk.unlink(delivery.part, dir_fd=dir_fd)
@@ -257,11 +253,11 @@ class Writer:
 
     def _is_published(self, dir_fd: int, delivery: Delivery, name: str) -> bool:
         """Say whether the final name is this part already: an earlier try came that far."""
-        final = status_of(self._disk, name, dir_fd=dir_fd)
-        part = status_of(self._disk, delivery.part, dir_fd=dir_fd)
+        final = files.status_of(self._disk, name, dir_fd=dir_fd)
+        part = files.status_of(self._disk, delivery.part, dir_fd=dir_fd)
         if final is None or part is None:
             return final is not None and delivery.is_renamed
-        return is_same_file(final, part)
+        return files.is_same_file(final, part)
 
     def _make_way(self, dir_fd: int, delivery: Delivery) -> None:
         """Move the task's own earlier image to superseded/, whatever its extension was."""
@@ -277,14 +273,14 @@ class Writer:
             with self._outputs.at(old.path) as (fd, name):
                 if not stat.S_ISREG(self._disk.stat(name, dir_fd=fd).st_mode):
                     return False
-                return self._force or sha256_of(self._disk, name, dir_fd=fd) == old.sha256
+                return self._force or files.sha256_of(self._disk, name, dir_fd=fd) == old.sha256
         except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _give_name(self, dir_fd: int, delivery: Delivery, name: str) -> None:
         """Step 7: link, or a no-replace rename where the file system has no links."""
         try:
-            delivery.is_renamed |= link_or_rename(
+            delivery.is_renamed |= files.link_or_rename(
                 self._disk,
                 delivery.part,
                 name,
@@ -304,15 +300,15 @@ class Writer:
     def _kept_aside(self, delivery: Delivery, error: OSError) -> StorageError:
         """Keep the bytes in rejected/ and return the error to raise."""
         what = f"{delivery.facts.task}: {delivery.path} could not be written: {error.strerror or error}"
-        folder, _ = split(delivery.path)
-        closed = closed_folder(self._outputs.root, folder)
+        folder, _ = files.split(delivery.path)
+        closed = files.closed_folder(self._outputs.root, folder)
         try:
             kept = self._rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
         except OSError as second:
             if delivery.is_part_whole:
                 return StorageError(f"{what}; the image was kept as {delivery.part} beside its place")
             return StorageError(f"{what}; it could not be kept in rejected/ either: {second.strerror or second}")
-        if error.errno in IN_THE_WAY:
+        if error.errno in files.IN_THE_WAY:
             return Conflict(
                 f"{what}; a link or a file stands where a directory belongs. The image is in {kept}", kept=kept
             )

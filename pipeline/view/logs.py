@@ -15,21 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TextIO, assert_never
 
-from pipeline.engine.events import (
-    AttemptEnded,
-    AttemptStarted,
-    Event,
-    Halted,
-    Paused,
-    RetryScheduled,
-    RunEnded,
-    RunStarted,
-    StagePlanned,
-    TaskEnded,
-    Warned,
-    WorkerChanged,
-)
-from pipeline.errors import InputError, Problem
+from pipeline.engine import events
+from pipeline.errors import InputError
 from pipeline.model import TaskState
 from pipeline.text import as_json, count, duration, money, usd, visible
 from pipeline.view.progress import halt_text
@@ -45,8 +32,8 @@ class Journal:
         self._logger = logger if logger is not None else logging.getLogger(LOGGER)
         self._is_play_money = False
 
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.RunStarted):
             self._is_play_money = event.is_play_money
         importance = level(event)
         if self._logger.isEnabledFor(importance):
@@ -55,52 +42,52 @@ class Journal:
             self._logger.log(importance, "%s", message, extra={"event": name, "fields": known})
 
 
-def level(event: Event) -> int:
+def level(event: events.Event) -> int:
     """Return how much an event matters; most of them are never phrased."""
     match event:
-        case AttemptStarted():
+        case events.AttemptStarted():
             return logging.DEBUG
-        case Warned() | Halted():
+        case events.Warned() | events.Halted():
             return logging.WARNING
-        case WorkerChanged():
+        case events.WorkerChanged():
             return logging.WARNING if event.is_lost else logging.INFO
-        case TaskEnded():
+        case events.TaskEnded():
             return logging.INFO if event.state is TaskState.DONE else logging.WARNING
         case _:
             return logging.INFO
 
 
-def line(event: Event, is_play_money: bool) -> Line:
+def line(event: events.Event, is_play_money: bool) -> Line:
     """Return name, sentence and fields of one event. The names and fields are a promise."""
     match event:
-        case RunStarted():
+        case events.RunStarted():
             return "run_started", resume_line(event), as_json(event)
-        case StagePlanned():
+        case events.StagePlanned():
             text = f"the next jobs are planned: {event.due:,} of {event.total:,} tasks are due in total"
             return "stage_planned", text, as_json(event)
-        case AttemptStarted():
+        case events.AttemptStarted():
             return "attempt_started", f"{event.task_id}: attempt {event.number} sent", as_json(event)
-        case AttemptEnded():
+        case events.AttemptEnded():
             return _attempt_ended(event)
-        case RetryScheduled():
+        case events.RetryScheduled():
             text = f"{event.task_id}: retry in {duration(event.wait_s)} ({event.reason})"
             return "retry_scheduled", text, as_json(event) | {"wait_s": round(event.wait_s, 3)}
-        case TaskEnded():
+        case events.TaskEnded():
             return _task_ended(event, is_play_money)
-        case Paused():
+        case events.Paused():
             text = f"nothing new is sent for {duration(event.seconds)}: {event.reason}"
             return "paused", text, as_json(event) | {"seconds": round(event.seconds, 3)}
-        case Warned():
+        case events.Warned():
             text = event.text if event.task_id is None else f"{event.task_id}: {event.text}"
             return "warned", text, {"task": event.task_id, "reason": event.text}
-        case Halted():
+        case events.Halted():
             return "halted", f"no new requests, waiting for those in flight: {halt_text(event)}", as_json(event)
-        case WorkerChanged() if event.is_lost:
+        case events.WorkerChanged() if event.is_lost:
             text = f"worker {event.worker} was lost, with {count(event.in_flight, 'request')} in flight"
             return "worker_lost", text, as_json(event, "worker", "in_flight")
-        case WorkerChanged():
+        case events.WorkerChanged():
             return "worker_ready", f"worker {event.worker} is ready", as_json(event, "worker")
-        case RunEnded(summary=summary):  # whoever runs it says what to do now
+        case events.RunEnded(summary=summary):  # whoever runs it says what to do now
             cost = money(summary.spent_microusd, is_play_money)
             text = f"run ended with exit {int(summary.exit)}: {count(summary.images, 'image')} for {cost}"
             return "run_ended", text, run_json(summary)
@@ -108,7 +95,7 @@ def line(event: Event, is_play_money: bool) -> Line:
             assert_never(event)
 
 
-def resume_line(event: RunStarted) -> str:
+def resume_line(event: events.RunStarted) -> str:
     """Return the one line that says where a run begins."""
     parts = [f"{event.skipped:,} done"]
     if event.recovered:
@@ -121,7 +108,7 @@ def resume_line(event: RunStarted) -> str:
     return "resume: " + ", ".join(parts)
 
 
-def _attempt_ended(event: AttemptEnded) -> Line:
+def _attempt_ended(event: events.AttemptEnded) -> Line:
     took = duration(event.seconds)
     end = f"received an image after {took}" if event.fault is None else f"failed after {took}: {event.reason}"
     fields = as_json(event, "task_id", "attempt", "number", "fault", "status", "request_id") | {
@@ -134,7 +121,7 @@ def _attempt_ended(event: AttemptEnded) -> Line:
     return "attempt_ended", f"{event.task_id}: attempt {event.number} {end}", fields
 
 
-def _task_ended(event: TaskEnded, is_play_money: bool) -> Line:
+def _task_ended(event: events.TaskEnded, is_play_money: bool) -> Line:
     path = None if event.artifact is None else event.artifact.path
     fields = as_json(event, "task_id", "job", "state", "attempts") | {
         "price_usd": usd(event.cost_microusd),
@@ -159,7 +146,6 @@ class TextFormatter(logging.Formatter):
     """`2026-11-22T19:24:51.020Z warning  posters/oslo failed: ...`; tracebacks follow, each line behind a bar."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one visible line, and a traceback as barred lines."""
         line = f"{_moment(record)} {record.levelname.lower():<8} {visible(record.getMessage())}"
         traceback = self.formatException(record.exc_info) if record.exc_info else ""
         return "\n".join([line, *(f"  | {visible(part)}" for part in traceback.splitlines())])
@@ -246,4 +232,4 @@ def _opened(file: Path) -> TextIO:
         return file.open("a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         what = f"--log-file {visible(str(file))} cannot be written: {error.strerror or error}"
-        raise InputError(Problem(what=what, instead="name a file in a folder you may write to")) from error
+        raise InputError(what, instead="name a file in a folder you may write to") from error

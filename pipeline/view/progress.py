@@ -11,18 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Final, Literal
 
-from pipeline.engine.events import (
-    Event,
-    Gauge,
-    Halted,
-    Listener,
-    RetryScheduled,
-    RunEnded,
-    RunStarted,
-    RunSummary,
-    StagePlanned,
-    TaskEnded,
-)
+from pipeline.engine import events
 from pipeline.errors import Exit
 from pipeline.model import TaskState
 from pipeline.text import clipped, count, duration, money, visible
@@ -39,7 +28,7 @@ _REFRESH_PER_SECOND: Final = 10
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
-def halt_text(event: Halted) -> str:
+def halt_text(event: events.Halted) -> str:
     """Say why a run stops, and what a second signal does."""
     is_signal = event.exit in (Exit.INTERRUPTED, Exit.TERMINATED)
     return f"{event.reason}; a second signal stops waiting" if is_signal else event.reason
@@ -60,38 +49,32 @@ class ProgressCounts:
         self.budget_microusd: int | None = None
         self.is_play_money = False
         self.halt_reason: str | None = None
-        self.summary: RunSummary | None = None
-        self.troubles: deque[TaskEnded] = deque(maxlen=3)  # the last tasks that ended without an image
+        self.summary: events.RunSummary | None = None
+        self.troubles: deque[events.TaskEnded] = deque(maxlen=3)  # the last tasks that ended without an image
 
-    def __repr__(self) -> str:
-        return f"<ProgressCounts {self.settled}/{self.total}, {self.retries} retries>"
-
-    def take(self, event: Event) -> None:
+    def take(self, event: events.Event) -> None:
         """Count one event."""
         match event:
-            case RunStarted():
+            case events.RunStarted():
                 self.total, self.skipped = event.total, event.total - event.due
                 self.is_play_money, self.budget_microusd = event.is_play_money, event.budget_microusd
-            case StagePlanned():
+            case events.StagePlanned():
                 self.total = max(self.total, event.total)
                 self.skipped = self.total - event.due
-            case RetryScheduled():
+            case events.RetryScheduled():
                 self.retries, self.retry_reason = self.retries + 1, event.reason
-            case TaskEnded():
-                self._settle(event)
-            case Halted():
+            case events.TaskEnded():
+                self.states[event.state] += 1
+                if event.state is TaskState.DONE:
+                    self._moments.append(self._clock())
+                elif event.state is not TaskState.PENDING:
+                    self.troubles.append(event)
+            case events.Halted():
                 self.halt_reason = self.halt_reason or halt_text(event)
-            case RunEnded():
+            case events.RunEnded():
                 self.summary = event.summary
             case _:
                 pass
-
-    def _settle(self, event: TaskEnded) -> None:
-        self.states[event.state] += 1
-        if event.state is TaskState.DONE:
-            self._moments.append(self._clock())
-        elif event.state is not TaskState.PENDING:
-            self.troubles.append(event)
 
     @property
     def settled(self) -> int:
@@ -129,7 +112,7 @@ def _pace(counts: ProgressCounts) -> list[str]:
     return [f"{pace:.1f}/s" if pace >= _SLOWEST else f"{pace * 60:.1f}/min"]
 
 
-def _workers(gauge: Gauge) -> list[str]:
+def _workers(gauge: events.Gauge) -> list[str]:
     """Return `3 of 4 workers, 2 lost` where workers send."""
     if (workers := gauge.workers) is None:
         return []
@@ -137,7 +120,7 @@ def _workers(gauge: Gauge) -> list[str]:
     return [f"{workers.ready} of {count(workers.started, 'worker')}{lost}"]
 
 
-def _spend(counts: ProgressCounts, gauge: Gauge) -> str:
+def _spend(counts: ProgressCounts, gauge: events.Gauge) -> str:
     """Return what is spent, what may have been, and the ceiling: `$4.68 + $0.04 unknown of $20.00`."""
     text = money(gauge.spent_microusd, counts.is_play_money)
     if gauge.unknown_microusd:
@@ -166,18 +149,18 @@ def _retries(counts: ProgressCounts) -> list[str]:
 class ProgressLines:
     """A listener that writes `progress: 120/1,000 ...` lines."""
 
-    def __init__(self, counts: ProgressCounts, gauge: Callable[[], Gauge], stream: IO[str]) -> None:
+    def __init__(self, counts: ProgressCounts, gauge: Callable[[], events.Gauge], stream: IO[str]) -> None:
         self._counts = counts
         self._gauge = gauge
         self._stream: IO[str] | None = stream
         self._last_s = counts.elapsed_s
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: events.Event) -> None:
         self._counts.take(event)
         now_s = self._counts.elapsed_s
-        if isinstance(event, RunStarted):
+        if isinstance(event, events.RunStarted):
             self._last_s = now_s
-        elif isinstance(event, RunEnded) or now_s - self._last_s >= EVERY_S:
+        elif isinstance(event, events.RunEnded) or now_s - self._last_s >= EVERY_S:
             self._last_s = now_s
             self._write(progress_line(self._counts, self._gauge()))
 
@@ -191,7 +174,7 @@ class ProgressLines:
             self._stream = None
 
 
-def progress_line(counts: ProgressCounts, gauge: Gauge) -> str:
+def progress_line(counts: ProgressCounts, gauge: events.Gauge) -> str:
     """Return `progress: 120/1,000, 4.1/s, 12 of 24 in flight, $4.68, 2 failed, 3 min 34 s to go`."""
     parts = [f"progress: {counts.settled:,}/{counts.total:,}", *_pace(counts)]
     parts += [f"{gauge.in_flight} of {gauge.limit} in flight", *_workers(gauge), _spend(counts, gauge)]
@@ -209,7 +192,7 @@ def progress_line(counts: ProgressCounts, gauge: Gauge) -> str:
 
 
 @contextmanager
-def _redrawn(counts: ProgressCounts, gauge: Callable[[], Gauge], console: "Console") -> Iterator[None]:
+def _redrawn(counts: ProgressCounts, gauge: Callable[[], events.Gauge], console: "Console") -> Iterator[None]:
     from rich.console import Group
     from rich.live import Live
 
@@ -230,7 +213,7 @@ def _redrawn(counts: ProgressCounts, gauge: Callable[[], Gauge], console: "Conso
             console.quiet = True
 
 
-def screen(counts: ProgressCounts, gauge: Gauge, width: int) -> "Iterator[Text]":
+def screen(counts: ProgressCounts, gauge: events.Gauge, width: int) -> "Iterator[Text]":
     """Yield the lines of one picture, none wider than the terminal: bar, figures, what delays it, the last failures."""
     from rich.text import Text
 
@@ -264,7 +247,7 @@ def _bar(counts: ProgressCounts, width: int) -> Iterator[Styled]:
     yield figures, ""
 
 
-def _figures(counts: ProgressCounts, gauge: Gauge) -> list[Styled]:
+def _figures(counts: ProgressCounts, gauge: events.Gauge) -> list[Styled]:
     """`  $4.68 of $20.00 · 4.1/s · 12 of 24 in flight · 2 failed · 3 retries (last: …)`, the most wanted first."""
     parts = [(_spend(counts, gauge), "bold"), *((text, "") for text in _pace(counts))]
     if counts.summary is None:
@@ -278,7 +261,7 @@ def _figures(counts: ProgressCounts, gauge: Gauge) -> list[Styled]:
     return line
 
 
-def _delays(counts: ProgressCounts, gauge: Gauge) -> Iterator[list[Styled]]:
+def _delays(counts: ProgressCounts, gauge: events.Gauge) -> Iterator[list[Styled]]:
     if gauge.pause_reason is not None:
         reason = clipped(gauge.pause_reason, 200)
         yield [("  paused ", "yellow"), (f"{duration(gauge.pause_left_s)}: {reason}", "")]
@@ -302,10 +285,10 @@ def progress(
     mode: Mode,
     *,
     total: int,
-    gauge: Callable[[], Gauge],
+    gauge: Callable[[], events.Gauge],
     console: "Console",
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Listener]:
+) -> Iterator[events.Listener]:
     """Show a run while the block lasts; its events go to the listener that is given.
 
     `gauge` is read from another thread and must only read. `console` writes to stderr.

@@ -56,7 +56,8 @@ def paragraph(summary: RunSummary, *, manifest: str, selected: str = "", output_
     lines += exceeded_lines(summary.exceeded, is_play_money=summary.is_play_money)
     lines += _left(summary, of_selection, name)
     lines += _next_step(summary, name)
-    lines += _where(summary, name, visible(output_dir))
+    if output_dir and summary.done + summary.skipped:
+        lines.append(f"The images are in {visible(output_dir)}; look at them: imgpipe report {name} --open")
     return "\n".join(lines)
 
 
@@ -71,13 +72,16 @@ def _first_line(summary: RunSummary) -> str:
     if summary.total == 0 and summary.exit is Exit.OK:
         return "Nothing to do: no task is selected."
     if summary.attempts == 0 and summary.images == 0 and summary.exit is Exit.OK:
-        return f"Nothing to do: all {count(summary.total, 'image')} exist already."
+        whole = "the image exists" if summary.total == 1 else f"all {summary.total:,} images exist"
+        return f"Nothing to do: {whole} already."
     is_over = not summary.pending and summary.total > 0  # 0: it was stopped before it had counted them
     is_well = summary.exit is Exit.OK or (is_over and not _left(summary, ""))  # stopped, but all there was came
     verb = "Done" if is_well else "Finished with failures" if is_over else "Not finished"
     made = f"{count(summary.images, 'image')} ({size(summary.bytes)}) in {duration(summary.seconds)}"
     cost = money(summary.spent_microusd, summary.is_play_money)
-    text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}."
+    text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}"
+    unknown = money(summary.unknown_microusd, summary.is_play_money)
+    text += f"; {unknown} more may have been billed." if summary.unknown_microusd else "."
     if summary.skipped:
         text += f" {summary.skipped:,} existed already."
     if summary.exit is not Exit.OK and summary.budget_left_microusd is not None:
@@ -88,11 +92,10 @@ def _first_line(summary: RunSummary) -> str:
 def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     """One line for each state of tasks without an image, with the command that helps."""
     run = f"imgpipe run {manifest}"
-    price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (
         (summary.failed, "failed", f"fix the cause, or retry: imgpipe retry {manifest} --failed"),
         (summary.refused, "refused", f"reword the prompts, or retry: imgpipe retry {manifest} --refused"),
-        (summary.unknown, "unknown", f"maybe billed{price}; retry: imgpipe retry {manifest} --unknown"),
+        (summary.unknown, "unknown", f"maybe billed; retry: imgpipe retry {manifest} --unknown"),
         (
             summary.conflict,
             "conflict",
@@ -110,13 +113,6 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
         ),
     )
     return [f"{number:,} {state}: {advice}." for number, state, advice in rows if number]
-
-
-def _where(summary: RunSummary, manifest: str, output_dir: str) -> list[str]:
-    """Say where the images are and what to look at next; nothing where there are none."""
-    if not output_dir or not summary.done + summary.skipped:
-        return []
-    return [f"The images are in {output_dir}; look at them: imgpipe report {manifest} --open"]
 
 
 def _next_step(summary: RunSummary, manifest: str) -> list[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import context, plan, status
+from pipeline.errors import InputError
+from pipeline.plan.selection import Selection
 from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from pipeline.view.plan import PlanBill
@@ -38,6 +40,13 @@ def test_an_unknown_price_of_one_line_is_not_that_of_all(imgpipe: Imgpipe) -> No
     found = bill(path)
     assert [line.price_microusd for line in found.lines] == [33_600, None]
     assert found.min_microusd is None
+
+
+def test_a_price_that_a_budget_needs_names_models_that_have_one_and_no_amount(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {model: nano-banana-pro, items: {a: A}}}", extra="limits: {budget: 1}")
+    with pytest.raises(InputError, match=r"prices:` \(nano-banana-pro: USD per image\)") as error:
+        bill(path)
+    assert "gemini-3-pro-image (Nano Banana Pro)" in str(error.value)
 
 
 def test_tasks_that_ask_for_the_same_image_are_told_and_not_merged(imgpipe: Imgpipe) -> None:
@@ -79,6 +88,16 @@ def test_what_ends_the_run_early_is_told(imgpipe: Imgpipe) -> None:
     assert found.max_microusd == 100_000
 
 
+@pytest.mark.parametrize(("address", "is_told"), [("https://api.cometapi.com", True), ("https://relay.example", False)])
+def test_what_cometapi_bills_of_list_prices_is_told_of_no_other_host(
+    imgpipe: Imgpipe, address: str, is_told: bool
+) -> None:
+    path = imgpipe.manifest(MUGS)
+    path.write_text(f"provider: {{kind: cometapi, base_url: {address!r}}}\nlimits: {{budget: 9}}\njobs: {MUGS}\n")
+    notes = bill(path).notes
+    assert any("is known to bill 0.8" in note for note in notes) is is_told
+
+
 def test_what_the_day_has_spent_is_counted(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(MUGS, extra="limits: {budget: {day: 0.30}}")
     path.write_text(path.read_text().replace("mug", "cup"))
@@ -115,8 +134,20 @@ def test_a_job_behind_another_one_is_told_as_not_counted_yet(imgpipe: Imgpipe) -
     path = imgpipe.manifest(CHAIN)
     assert groups(path) == [("mugs", "new", 2)]
     assert bill(path).notes == (
-        "night: more tasks follow from images that are made first; they are not in this plan yet",
+        "night: 2 more tasks, for play $0.0672, follow from images that are made first; not in this plan yet",
     )
+    some = Selection(select=("mugs/a",))
+    assert bill(path, selection=some).notes == (
+        "night: more tasks follow from images that are made first; not in this plan yet",
+    )
+
+
+def test_what_follows_is_less_what_the_plan_counts_already(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest(CHAIN)
+    assert imgpipe("run", path, "--select", "mugs/a").exit == 0
+    assert groups(path) == [("mugs", "unchanged", 1), ("mugs", "new", 1), ("night", "new", 1)]
+    what = "night: 1 more task, for play $0.0336, follows from images that are made first; not in this plan yet"
+    assert bill(path).notes[0] == what
 
 
 def test_a_missing_image_that_another_job_takes_is_no_dead_end(imgpipe: Imgpipe) -> None:

@@ -99,11 +99,10 @@ async def test_P10_a_signal_does_not_wait_for_a_listener_that_is_silent(monkeypa
     left = asyncio.Event()
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
-    warnings: list[str] = []
-    notifier = Notifier(Notify(webhook=url), manifest="shop", file="shop.yaml", warn=warnings.append)
+    notifier = Notifier(Notify(webhook=url), manifest="shop", file="shop.yaml")
     await notifier.ended(replace(SUMMARY, exit=Exit.INTERRUPTED))
     assert asked.is_set()
-    assert warnings == ["notify: the webhook at 127.0.0.1 did not answer within 0.05 s"]
+    assert notifier.failures == ["notify: the webhook at 127.0.0.1 did not answer within 0.05 s"]
     await left.wait()
     server.close()
 
@@ -148,7 +147,7 @@ async def test_a_listener_that_hangs_costs_a_run_ten_seconds_at_most(monkeypatch
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        notifier = Notifier(Notify(webhook=url, ping=url), manifest="shop", file="shop.yaml", warn=lambda _: None)
+        notifier = Notifier(Notify(webhook=url, ping=url), manifest="shop", file="shop.yaml")
         await notifier.started()
         summary = await notifier.ended(SUMMARY)
     assert summary.cautions[0] == "notify: the ping at 127.0.0.1 did not answer within 0.05 s"

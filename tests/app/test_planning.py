@@ -64,3 +64,14 @@ def test_images_of_a_retired_default_model_are_not_bought_again(imgpipe: Imgpipe
     assert imgpipe("plan", path, "--json").json["due"] == 0
     imgpipe.manifest(jobs.replace("{items", "{model: gemini-nano-banana-2.1, items"))
     assert imgpipe("plan", path, "--json").json["reasons"] == {"model changed": 2}  # a person wrote it
+
+
+@pytest.mark.parametrize(("most", "code"), [(143, 2), (255, 0)], ids=["eCryptfs", "ext4"])
+def test_D12_a_name_that_the_file_system_does_not_take_is_an_error_before_anything_is_bought(
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, most: int, code: int
+) -> None:
+    monkeypatch.setattr("os.pathconf", lambda *_: most)
+    ended = imgpipe("run", imgpipe.manifest(f"{{mugs: {{items: {{{'n' * 150}: A red mug, blue: A blue mug}}}}}}"))
+    assert ended.exit == code
+    assert ("a part of 150 bytes, this file system takes 123" in ended.err) == (code == 2)
+    assert len(imgpipe.images()) == (0 if code else 2)

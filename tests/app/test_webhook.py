@@ -46,6 +46,13 @@ async def test_a_webhook_hears_the_summary(server: TestServer, listener: Listene
     assert "imgpipe retry jobs/x.yaml --failed" in heard["text"]
 
 
+def test_discord_gets_content_of_its_length(summary) -> None:
+    short, long = (payload(summary(reasons=("x" * length,)), manifest="shop", file="x.yaml") for length in (10, 5000))
+    assert short["content"] == short["text"]
+    assert isinstance(long["content"], str)
+    assert len(long["content"]) == 2000
+
+
 async def test_a_ping_has_no_body(server: TestServer, listener: Listener) -> None:
     assert await post(ping_url(str(server.make_url("/ping/uuid")), "start"), timeout_s=5) is None
     assert listener.heard == [("/ping/uuid/start", None)]

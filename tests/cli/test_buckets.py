@@ -83,7 +83,7 @@ def test_explain_finds_the_ledger_of_an_object(
     assert SECRET not in imgpipe("explain", f"s3://key:{SECRET}@bucket/x.png").err
     monkeypatch.chdir("/")
     unknown = imgpipe("explain", f"s3://bucket/{images(s3)[1]}")
-    assert (unknown.exit, "it was made for studio/m; name the state directory" in unknown.err) == (2, True), unknown.err
+    assert (unknown.exit, "no embedded record; name the state directory" in unknown.err) == (2, True), unknown.err
 
 
 def test_redo_keeps_the_old_object_and_prune_removes_it(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:

@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 
 from pipeline.app.deliver import RECEIPT
+from pipeline.imaging.metadata import extract
 from pipeline.store.marks import Marks
 from pipeline.store.mirror import FolderMirror
 from tests.cli.conftest import Imgpipe
@@ -85,6 +86,19 @@ def test_files_that_are_not_ours_or_were_changed_stay(imgpipe: Imgpipe) -> None:
     assert (shop / "sku_j.jpg").read_bytes() == b"retouched"
 
 
+@pytest.mark.parametrize("is_caseless", [True, False])
+def test_a_name_in_another_case_is_withdrawn_only_where_it_is_another_file(imgpipe: Imgpipe, is_caseless: bool) -> None:
+    recipe, shop = SHOP.replace("metadata: strip", "from: done"), imgpipe.folder / "shop"
+    path = imgpipe.made(JOBS, extra=recipe)
+    imgpipe("export", path)
+    if is_caseless:  # both names are of one file there
+        for name in ("m", "j"):
+            (shop / f"SKU_{name}.jpg").hardlink_to(shop / f"sku_{name}.jpg")
+    path.write_text(path.read_text().replace("sku_", "SKU_"))
+    counts = imgpipe("export", path, "--json").json["counts"]
+    assert counts == ({"unchanged": 2} if is_caseless else {"added": 2, "withdrawn": 2})
+
+
 @pytest.mark.parametrize("is_first", [True, False], ids=["added", "replaced"])
 def test_a_delivery_that_broke_off_is_continued(
     imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, is_first: bool
@@ -154,3 +168,61 @@ def test_two_images_with_one_name_leave_the_second(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(JOBS, extra="deliver: {shop: {to: shop, from: done, name: one}}")
     ended = imgpipe("export", path)
     assert (ended.exit, "has the same name" in ended.err) == (3, True)
+
+
+def edit(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"), [(Path.unlink, "withdrawn"), (edit, "replaced")], ids=["gone", "edited"]
+)
+def test_what_was_delivered_of_an_image_that_is_gone_or_edited_stays(imgpipe: Imgpipe, change, accepted) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP.replace("shop,", "shop, from: done,"))
+    imgpipe("export", path)
+    (image,) = (imgpipe.out / "studio").glob("m.*")
+    change(image)
+    for _ in range(2):
+        ended = imgpipe("export", path)
+        assert (ended.exit, happened(imgpipe)) == (3, {"sku_j.jpg": "unchanged", "sku_m.jpg": "left"})
+        assert f"left: sku_m.jpg: studio/{image.name} is " in ended.err
+    imgpipe("run", path, "--accept", "edited,absent")
+    imgpipe("export", path)
+    assert happened(imgpipe)["sku_m.jpg"] == accepted
+
+
+@pytest.mark.parametrize("lost", ["ledger", "marks"])
+def test_a_delivery_is_not_emptied_where_its_ledger_or_marks_are_not(imgpipe: Imgpipe, lost: str) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP)
+    mark(imgpipe, "picked", "studio/m", "studio/j")
+    imgpipe("export", path)
+    for each in imgpipe.state.glob(f"{lost}*"):
+        each.rename(imgpipe.folder / each.name)
+    ended = imgpipe("export", path)
+    assert (ended.exit, files(imgpipe.folder / "shop")) == (3, ["deliver.jsonl", "sku_j.jpg", "sku_m.jpg"])
+    assert f"left: sku_j.jpg: {'no image of it' if lost == 'ledger' else 'nobody has picked'}" in ended.err
+    for each in imgpipe.folder.glob(f"{lost}*"):
+        each.rename(imgpipe.state / each.name)
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "unchanged"}
+
+
+def test_what_was_delivered_stays_when_another_prompt_brings_no_image(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP.replace("shop,", "shop, from: done,"))
+    imgpipe("export", path)
+    path.write_text(path.read_text().replace("m: mug", "m: 'mug [[refuse]]'"))
+    assert imgpipe("run", path, "-q").exit == 3
+    ended = imgpipe("export", path)
+    assert (ended.exit, happened(imgpipe)) == (3, {"sku_j.jpg": "unchanged", "sku_m.jpg": "left"})
+    assert "its task is refused" in ended.err
+
+
+def test_a_conversion_still_says_that_a_model_made_the_image(imgpipe: Imgpipe) -> None:
+    jobs = JOBS.replace("checks:", "metadata: embed, checks:")
+    path = imgpipe.made(jobs, extra=SHOP.replace("shop,", "shop, from: done,").replace("strip", "keep"))
+    imgpipe("export", path)
+    data = (imgpipe.folder / "shop" / "sku_m.jpg").read_bytes()
+    assert b"digitalsourcetype/trainedAlgorithmicMedia" in data
+    record = extract(data)
+    assert record is not None
+    assert record["task"] == "studio/m"

@@ -1,6 +1,7 @@
 """doctor: each line ok, warn or bad; the key is never shown, no request is sent, no file is left."""
 
 import contextlib
+import errno
 import json
 import socket
 import threading
@@ -117,6 +118,28 @@ def test_more_requests_in_flight_than_open_files_is_a_warning(
     ended = imgpipe("doctor", imgpipe.manifest(extra="limits: {concurrency: 500}"), "--json")
     assert ended.exit == 0
     assert levels(ended)["open files"] == "warn"
+
+
+@pytest.mark.parametrize(("limit", "level"), [("134217728\n", "warn"), ("max\n", "ok")])
+def test_the_memory_is_what_the_container_may_take(
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, limit: str, level: str
+) -> None:
+    (imgpipe.folder / "memory.max").write_text(limit)
+    monkeypatch.setattr("pipeline.app.doctor.MEMORY_LIMITS", (imgpipe.folder / "memory.max",))
+    ended = imgpipe("doctor", imgpipe.manifest(), "--json")
+    assert (ended.exit, levels(ended)["memory"]) == (0, level)
+
+
+def test_a_ledger_that_cannot_be_read_is_one_bad_check(imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_ours(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/state/ledger.sqlite")
+
+    manifest = imgpipe.made()
+    monkeypatch.setattr("pipeline.app.doctor.reading", not_ours)
+    ended = imgpipe("doctor", manifest)
+    assert ended.exit == 2
+    assert "/state/ledger.sqlite: Permission denied" in ended.out
+    assert "open files" in ended.out, "the other checks go on"
 
 
 @contextlib.contextmanager

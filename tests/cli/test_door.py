@@ -88,6 +88,7 @@ def test_pages_are_coloured_on_request_only(
         (["run", "x", "-j", "0"], "1<=x<=10000"),
         (["cost", "x.yaml", "--by", "moon"], "is not known; write any of"),
         (["retry", "x"], "--failed"),
+        (["completion"], "Choose from:\n  bash,\n  zsh"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

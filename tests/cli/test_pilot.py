@@ -62,7 +62,7 @@ def test_a_pilot_asks_for_its_own_price_only(imgpipe: Imgpipe, monkeypatch) -> N
     asked: list[int] = []
     whole = consent.with_consent
     monkeypatch.setattr(
-        app_run, "with_consent", lambda setup, plan, confirm: asked.append(plan.due) or whole(setup, plan, confirm)
+        consent, "with_consent", lambda setup, plan, confirm: asked.append(plan.due) or whole(setup, plan, confirm)
     )
     imgpipe("run", imgpipe.manifest(JOBS), "--pilot", "2", "-q")
     assert asked == [2]

@@ -43,3 +43,8 @@ def test_another_name_that_is_written_buys_anew(imgpipe: Imgpipe) -> None:
 def test_init_writes_the_name(imgpipe: Imgpipe, kind: str) -> None:
     assert imgpipe("init", "--example", kind, imgpipe.folder / "first.yaml").exit == 0
     assert "\nname: first " in (imgpipe.folder / "first.yaml").read_text()
+
+
+def test_init_says_what_to_write_next_also_for_a_name_with_spaces(imgpipe: Imgpipe) -> None:
+    path = imgpipe.folder / "my shop.yaml"
+    assert imgpipe("init", path).err == f"next: imgpipe plan '{path}'; imgpipe run '{path}'\n"

@@ -55,6 +55,16 @@ def test_only_shards_that_changed_are_written_again(imgpipe: Imgpipe) -> None:
     )  # fmt: skip
 
 
+def test_shards_stay_where_no_image_is_known(imgpipe: Imgpipe) -> None:
+    path = made(imgpipe)
+    words = ("export", path, "--as", "webdataset", imgpipe.folder / "set")
+    imgpipe(*words)
+    imgpipe.state.rename(imgpipe.folder / "elsewhere")
+    ended = imgpipe(*words)
+    assert (ended.exit, (imgpipe.folder / "set" / "data-00000.tar").exists()) == (2, True)
+    assert "there is no image to write; the shards in" in ended.err
+
+
 def test_a_file_of_somebody_else_is_not_replaced(imgpipe: Imgpipe) -> None:
     path = made(imgpipe)
     (imgpipe.folder / "set").mkdir()

@@ -33,6 +33,15 @@ def test_json_has_every_kind_and_the_exit_code(imgpipe: Imgpipe) -> None:
     }  # fmt: skip
 
 
+def test_a_retouched_image_of_another_kind_is_not_to_be_removed(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    imgpipe.images()[0].write_bytes(b"II*\0 a picture of a photo program")
+    imgpipe("run", manifest, "--accept", "edited")
+    ended = imgpipe("verify", manifest, "--decode")
+    assert ended.exit == 3
+    assert "cannot be decoded: save those you edited as PNG, JPEG or WebP; remove the others, then" in ended.err
+
+
 def test_thumbnails_of_the_report_are_nobodys_images(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.made()
     assert imgpipe("report", manifest).exit == 0

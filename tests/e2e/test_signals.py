@@ -102,8 +102,7 @@ def test_P10_two_signals_while_planning_leave_at_once(forked: Forked, servers: S
 def test_P10_a_name_server_that_never_answers_holds_nobody_back(imgpipe: Imgpipe, tmp_path: Path, count: int) -> None:
     asked = tmp_path / "asked"
     (tmp_path / "sitecustomize.py").write_text(
-        "import asyncio, socket, threading, uvloop\n"
-        "uvloop.new_event_loop = asyncio.new_event_loop  # libuv asks the system's resolver, which no test can hold\n"
+        "import socket, threading\n"
         f"def hang(*_, **__):\n    open({str(asked)!r}, 'w').close()\n    threading.Event().wait()\n"
         "socket.getaddrinfo = hang\n"
     )
@@ -193,6 +192,18 @@ def test_R15_an_interrupt_while_modules_are_imported_ends_it_quietly(tmp_path: P
         "from pipeline.cli import terminal\nterminal.handle_interrupts()\nimport slow_module\n"
     )
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_R16_process_1_of_a_container_heeds_TERM_while_modules_are_imported(tmp_path: Path) -> None:
+    """The kernel drops a signal for which process 1 has no handler."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(1, signal.SIGTERM)\n")
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces here")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [*alone, sys.executable, "-m", "pipeline", "--version"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["R15", "R16", "R18"])

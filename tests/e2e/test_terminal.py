@@ -140,7 +140,8 @@ def test_P10_ctrl_c_twice_leaves_at_once(terminals: Terminals, tmp_path: Path) -
     terminal.until(lambda raw: "a second signal stops waiting" in raw)
     terminal.press("\x03")
     assert terminal.end(timeout=10) == 130
-    assert "1 unknown: maybe billed, up to play $0.049" in terminal.screen.text.replace("\n  ", " ")
+    assert "play $0.049 more may have been billed" in terminal.screen.text.replace("\n  ", " ")
+    assert "1 unknown: maybe billed; retry" in terminal.screen.text.replace("\n  ", " ")
 
 
 # -- escape codes -------------------------------------------------------------------------------------------------

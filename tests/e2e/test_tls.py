@@ -86,4 +86,5 @@ async def test_a_certificate_that_cannot_be_trusted_stops_the_run_at_once(
     assert (done.returncode, shop.states) == (7, {"pending": 20}), done.stderr
     assert "TLS failed" in done.stderr
     assert why in done.stderr
+    assert ("SSL_CERT_FILE" in done.stderr) is not is_trusted
     assert (shop.status["cost_usd"]["month"], shop.status["cost_usd"]["unknown"]) == (0, 0)

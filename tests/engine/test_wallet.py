@@ -98,15 +98,24 @@ def test_refusal_names_the_tightest_budget(budget: Budget, period: str, left: in
 
 
 def test_refusal_says_what_a_person_wants_to_know() -> None:
-    text = str(refused(Wallet(Budget(run=1_500_000)), 1_539_000))
-    assert text == (
-        "the budget of this run ($1.50) is used up: $1.50 left, the next image costs $1.539;"
+    wallet = Wallet(Budget(run=1_500_000))
+    wallet.settle(reserved(wallet, 500_000), 500_000)
+    assert str(refused(wallet, 1_039_000)) == (
+        "the budget of this run ($1.50) is used up: $1.00 left, the next image may cost $1.039;"
         " the next run has a new budget, or raise limits.budget.run (--budget)"
     )
     wallet = Wallet(Budget(day=5_000_000))
     wallet.keep_unknown(reserved(wallet, 4_000_000))
     assert "($5.00) is used up, $4.00 of it maybe billed: $1.00 left" in str(refused(wallet, 2_000_000))
-    assert str(refused(Wallet(Budget(day=1)), 2)).endswith("the next day has a new budget, or raise limits.budget.day")
+    assert str(refused(wallet, 2_000_000)).endswith("the next day has a new budget, or raise limits.budget.day")
+
+
+def test_budget_below_the_price_of_one_image_promises_nothing_of_the_next_one() -> None:
+    assert str(refused(Wallet(Budget(run=1_500_000)), 1_539_000)) == (
+        "the budget of this run ($1.50) is too small for one image: the next image may cost $1.539;"
+        " raise limits.budget.run (--budget)"
+    )
+    assert str(refused(Wallet(Budget(day=1)), 2)).endswith("; raise limits.budget.day")
 
 
 def test_refusal_is_not_final_while_something_in_flight_may_free_enough() -> None:

@@ -108,6 +108,18 @@ def test_an_input_that_came_back_is_told_from_one_that_was_changed(tmp_path: Pat
     assert not are_twins(perceptual_hash(changed), perceptual_hash(before))
 
 
+def test_an_input_on_its_side_that_came_back_upright_is_told(tmp_path: Path) -> None:
+    tags, source, size = PIL.Image.Exif(), tmp_path / "in.jpg", (640, 480)
+    tags[0x0112] = 6  # to be turned a quarter clockwise
+    upright = picture("shapes", size=size)
+    source.write_bytes(encoded(upright.rotate(90, expand=True), "JPEG", quality=90, exif=tags))
+    again = encoded(upright, "JPEG", quality=87)
+    given = input_header(str(source))
+    assert given is not None
+    assert may_be_input(header(again, "JPEG", size), given)
+    assert is_same(pixels_of(again), pixels_of(source.read_bytes()))
+
+
 def test_what_cannot_be_decoded_has_no_opinion() -> None:
     with pytest.raises(UnidentifiedImageError):
         pixels_of(b"no image")

@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import time
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def dies(_data: bytes) -> tuple[str, bytes]:
 
 @pytest.fixture
 def decoder():
-    with Decoder() as one:
+    with closing(Decoder()) as one:
         yield one
 
 

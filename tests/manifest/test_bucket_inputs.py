@@ -93,3 +93,13 @@ def test_an_output_that_would_be_an_input_is_refused(desk: Desk, s3: ScriptedS3)
     s3.objects["out/lit/a.jpg"] = (PHOTO, {})
     with pytest.raises(InputError, match="would match the inputs' own pattern"):
         tasks_of(desk, "each: {files: 's3://bucket/out/**/*.jpg'}", "s3://bucket/out")
+
+
+def test_a_delivery_that_would_be_an_input_is_refused(desk: Desk, s3: ScriptedS3) -> None:
+    s3.objects["photos/a.jpg"] = (PHOTO, {})
+    with pytest.raises(InputError, match=r"takes what deliver\.shop writes"):
+        tasks_of(
+            desk,
+            "each: {files: 's3://bucket/photos/**/*.jpg'}",
+            "out\ndeliver: {shop: {to: 's3://bucket/photos/shop'}}",
+        )

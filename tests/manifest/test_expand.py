@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tracemalloc
+import unicodedata
 from collections import deque
 
 import pytest
@@ -237,7 +238,7 @@ def _folder(path):
 
 def _fifo(path):
     os.mkfifo(path)
-    return "is a named pipe"
+    return "is a pipe, a socket or a device"
 
 
 def _device(path):
@@ -284,6 +285,31 @@ def test_wrong_suffix_is_no_problem_of_the_plan_i03(desk):
     desk.write("really-a-jpeg.png", b"\xff\xd8\xff\xe0")
     (task,) = desk.tasks("jobs: {a: {prompt: p, images: [really-a-jpeg.png]}}\n")
     assert task.images[0].size_bytes == 4
+
+
+@pytest.mark.parametrize(
+    ("written", "advice"),
+    [
+        ("photos/img_1.jpg", "did you mean 'photos/IMG_1.JPG'?"),
+        ("photos/IMG_1", "did you mean 'photos/IMG_1.JPG'?"),
+        ("photos/IMG_1.jpeg", "did you mean 'photos/IMG_1.JPG'?"),
+        ("photos\\\\IMG_1.JPG", "did you mean 'photos/IMG_1.JPG'?"),
+        ("photos/IMG_2.JPG", "paths are relative to the manifest"),
+        ("data:image/png;base64,iVBORw0KGgo=", "download it first; of buckets s3://, gs:// and az:// are read"),
+    ],
+    ids=["case", "no-suffix", "other-suffix", "backslash", "none", "data-address"],
+)
+def test_a_missing_input_is_told_with_the_one_that_may_be_meant(desk, written, advice):
+    desk.write("photos/IMG_1.JPG")
+    (problem,) = desk.problems(f'jobs: {{a: {{prompt: x, images: ["{written}"]}}}}\n')
+    assert problem.instead == advice
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_an_input_is_found_in_either_unicode_form(desk, on_disk, written):
+    desk.write(unicodedata.normalize(on_disk, "photos/café.png"))
+    (task,) = desk.tasks(f"jobs: {{a: {{prompt: x, images: [{unicodedata.normalize(written, 'photos/café.png')}]}}}}\n")
+    assert task.images[0].size_bytes == len(b"image")
 
 
 def test_shared_input_is_hashed_once(desk):

@@ -64,12 +64,28 @@ SYSTEM_FOLDERS = ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Informati
 SYSTEM_FOLDERS += ["@Recycle", "$Recycle.Bin", ".@__thumb", "__MACOSX"]
 
 
+@pytest.mark.parametrize(("images", "is_told"), [("", True), (", images: ['{{ file.path }}']", False)])
+def test_a_job_that_goes_through_images_and_sends_none_is_told(desk, images, is_told):
+    desk.write("photos/a.jpg")
+    text = f"jobs: {{lit: {{each: {{files: 'photos/*.jpg'}}, prompt: 'Relight {{{{ file.stem }}}}'{images}}}}}\n"
+    expansion = Expansion(desk.load(text), digests=read_digest)
+    assert len(list(expansion)) == 1
+    assert any("'lit' goes through images and sends none" in note for note in expansion.notes) is is_told
+
+
 @pytest.mark.parametrize("name", SYSTEM_FOLDERS)
 def test_thumbnails_and_recycle_bins_of_systems_are_left_out_like_hidden_ones(desk, name):
     for path in ("trip/a.jpg", f"{name}/b.jpg", f"trip/{name}/a.jpg/THUMB_XL.jpg"):
         desk.write(f"photos/{path}")
     assert rows(desk, "files: 'photos/**/*.jpg'") == ["trip/a.jpg"]
     assert len(rows(desk, "files: 'photos/**/*.jpg', hidden: true")) == 3
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store", "._a.jpg"])
+def test_files_that_desktop_systems_keep_beside_pictures_are_no_inputs(desk, name):
+    for path in ("a.jpg", name):
+        desk.write(f"photos/{path}")
+    assert rows(desk, "files: 'photos/*'") == ["a.jpg"]
 
 
 def test_a_recycle_bin_that_cannot_be_read_is_not_read(desk, monkeypatch):
@@ -91,7 +107,6 @@ def test_a_recycle_bin_that_cannot_be_read_is_not_read(desk, monkeypatch):
     [
         ("files: 'photos/**/*.gif'", "no file matches; check it, or write `allow_empty: true`"),
         ("files: 'nope/*.jpg'", "there is no folder 'nope'; patterns are relative to the manifest"),
-        ("files: 'Photo/*.jpg'", "there is no folder 'Photo'; did you mean 'photos'?"),
         ("files: photos", "no file matches; photos is a folder, write photos/**/*.{jpg,jpeg,png,webp}"),
         ("files: 'photos/" + "x" * 300 + "'", "no file matches; check it"),
         ("files: photos/", "write photos/**/*.{jpg,jpeg,png,webp}"),
@@ -161,7 +176,7 @@ def test_outputs_beside_inputs_are_left_out_by_ignore(desk):
 
 
 def test_pattern_cannot_backtrack(desk):
-    glob = compile_globs(("x/" + "*a" * 30 + "b",), str(desk.folder), is_folder=os.path.isdir)
+    glob = compile_globs(("x/" + "*a" * 30 + "b",), str(desk.folder), is_folder=os.path.isdir, ignore=(), hidden=False)
     assert not glob.matches("a" * 250)
 
 
@@ -247,6 +262,30 @@ def test_output_among_the_inputs_is_refused_i11(desk):
         """
     (problem,) = desk.problems(text)
     assert "would match the inputs' own pattern" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("recipe", "is_refused"),
+    [
+        ("to: photos/shop, format: jpeg", True),
+        ("to: photos/shop", True),
+        ("to: photos/shop, format: webp", False),
+        ("to: photos/_shop", False),
+        ("to: shop", False),
+    ],
+)
+def test_delivery_among_the_inputs_is_refused(desk, recipe: str, is_refused: bool):
+    desk.write("photos/a.jpg")
+    text = f"""\
+        output_dir: out
+        deliver: {{shop: {{{recipe}}}}}
+        jobs: {{a: {{prompt: p, each: {{files: "photos/**/*.jpg", ignore: ["_*"]}}}}}}
+        """
+    if not is_refused:
+        assert len(desk.tasks(text)) == 1
+        return
+    (problem,) = desk.problems(text)
+    assert (problem.what[:55], problem.line) == ("the inputs' own pattern takes what deliver.shop writes,", 2)
 
 
 def test_output_of_another_kind_beside_the_inputs_is_fine_i11(desk):

@@ -37,6 +37,10 @@ CASES = [
     ("braces-without-quotes", "jobs:\n  a:\n    prompt: {{ vars.x }}\n", 3, 14, 'needs quotes: "{{ ... }}"'),
     ("braces-then-text", "jobs:\n  a:\n    prompt: {{ vars.x }} poster\n", 3, 14, 'needs quotes: "{{ ... }}"'),
     ("colon-in-text", "jobs:\n  a:\n    prompt: A poster: blue\n", 3, 21, "text with a colon and a space in it needs quotes"),
+    ("number-sign-in-text", "jobs:\n  é:\n    prompt: A mug #1 in red\n", 3, 13, "ends before '#1': YAML takes it for a comment; put the value in quotes"),
+    ("number-sign-in-text-of-lines", "jobs:\n  a:\n    prompt: A mug\n      in red #best\n", 3, 13, "ends before '#best'"),
+    ("colour-behind-a-word", "jobs:\n  a: {prompt: x}\nvars:\n  brand: red #ff8800 # of 2026\n", 4, 10, "ends before '#ff8800'"),
+    ("colour-behind-a-colon", "jobs:\n  a: {prompt: x}\nvars:\n  brand: #ff8800\n", 4, 9, "ends before '#ff8800'"),
     ("at-sign", "jobs:\n  a:\n    prompt: @home\n", 3, 13, "needs quotes"),
     ("percent-sign", "jobs:\n  a:\n    prompt: %50\n", 3, 13, "needs quotes"),
     ("open-quote", "jobs:\n  a:\n    prompt: \"x\n", 4, 1, "opened and never closed"),
@@ -114,6 +118,7 @@ CASES = [
     ("axis-empty", "jobs: {a: {prompt: x, matrix: {b: []}}}\n", 1, 35, "the axis is empty"),
     ("axis-text", "jobs: {a: {prompt: x, matrix: {b: red}}}\n", 1, 35, "an axis is a list or a mapping"),
     ("axis-value-twice", "jobs: {a: {prompt: x, matrix: {b: [1, 1]}}}\n", 1, 35, "holds '1' twice"),
+    ("axis-value-twice-of-a-prompt", "jobs: {a: {prompt: 'A {{ matrix.b }}', matrix: {b: [1, 1]}}}\n", 1, 52, "holds '1' twice"),
     ("exclude-unknown-axis", "jobs: {a: {prompt: x, matrix: {b: [c], exclude: [{d: c}]}}}\n", 1, 54, "there is no axis 'd'"),
     ("exclude-unknown-value", "jobs: {a: {prompt: x, matrix: {b: [navy], exclude: [{b: nvay}]}}}\n", 1, 57, "did you mean 'navy'?"),
     ("M22-matrix-of-1e9", "jobs:\n  a:\n    prompt: x\n    matrix:\n" + "".join(f"      a{n}: [{', '.join(map(str, range(10)))}]\n" for n in range(9)), 5, 7, "1,000,000,000 combinations"),
@@ -182,3 +187,9 @@ def test_mistake_in_defaults_is_told_once(desk):
     assert [str(problem).partition(": ")[2] for problem in problems] == [
         "unknown name 'oops' in the template; known here: id, job, variant, vars"
     ]
+
+
+def test_a_system_without_time_zones_is_told_what_it_lacks(desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoneinfo.available_timezones", set)
+    (problem,) = desk.problems("limits: {tz: Atlantis/Poseidonis}\n" + JOB)
+    assert "install tzdata, or write UTC" in str(problem)

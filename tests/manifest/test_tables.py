@@ -1,6 +1,8 @@
 """Tables are read row by row; every row that cannot be used is told with its line, and hides no other."""
 
 import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -58,7 +60,6 @@ def test_parquet_is_read_in_batches(desk):
 
 
 def test_parquet_without_the_extra_names_it(desk, monkeypatch):
-    import sys
 
     monkeypatch.setitem(sys.modules, "arro3.io", None)
     (problem,) = desk.problems(job("parquet: p.parquet"))
@@ -97,15 +98,16 @@ CSV_MISTAKES = [
         "too-many-cells",
         "id,title\n1,a\n2,b, with a comma\n",
         3,
-        "has 3 cells, the header has 2; put cells with commas in quotes",
+        "has 3 cells, the header has 2; put cells with commas or line breaks in quotes",
     ),
-    ("too-few-cells", "id,title\n1,a\n\n2\n", 4, "has 1 cells, the header has 2"),
-    ("open-quote", 'id,title\n1,"a\n2,b\n', 2, 'unclosed quote: a cell begins with " here'),
+    ("too-few-cells", "id,title\n1,a\n\n2\n", 4, "before them; write the commas of empty cells too"),
+    ("pipes", "id|title\n1|a\n", 1, "columns are separated by , ; or tab, others are written as `delimiter:`"),
+    ("open-quote", 'id,title\n1,"a\n2,b\n', 2, 'unclosed quote: a cell of this row begins with "'),
     (
         "open-quote-behind-a-cell-of-two-lines",
         'id,title\n"1\n1","a\n2,b\n',
-        3,
-        'unclosed quote: a cell begins with " here',
+        2,
+        'unclosed quote: a cell of this row begins with "',
     ),
     ("open-quote-in-a-long-table", 'id,title\n1,a\n2,"b\n' + "3,c\n" * 50_000, 3, "unclosed quote"),
     ("open-quote-closed-by-the-next", 'id,title\n1,"a\n2,"b"\n', 2, 'its closing " is not the end of the cell'),
@@ -166,6 +168,29 @@ def test_mistake_in_a_jsonl_line_is_told_with_its_line(desk, line, says):
     assert f"{file}:2" in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'[{"id": 1},\n {"id": 2}]\n', "is JSON, not JSON lines"),
+        (b'[\n {\n  "id": 1\n }\n]\n', "is JSON, not JSON lines"),
+        (b'{\n "id": 1\n}\n', "is JSON, not JSON lines"),
+        ('{"id": 1}\n'.encode("utf-16"), "is UTF-16 text"),
+    ],
+    ids=["array", "array-in-lines", "object-in-lines", "utf-16"],
+)
+def test_a_file_that_is_no_json_lines_is_told_once(desk, content, says):
+    desk.write("p.jsonl", content)
+    (problem,) = desk.problems(job("jsonl: p.jsonl"))
+    assert says in problem.what
+
+
+@pytest.mark.parametrize("shown", ["#N/A", "#REF!", "#DIV/0!", "#NAME?", "#VALUE!"])
+def test_a_formula_that_failed_before_the_export_is_an_error_where_it_is_used(desk, shown):
+    desk.write("p.csv", f"id,title,unused\n1,{shown},x\n2,Mug,{shown}\n")
+    (problem,) = desk.problems(job("csv: p.csv"))
+    assert f"a/1 ({desk.folder / 'p.csv'}:2): row.title is {shown}" in problem.what
+
+
 def test_line_without_end_is_not_read_into_memory(desk):
     with (desk.folder / "p.jsonl").open("wb") as stream:
         stream.truncate(2**31)
@@ -179,7 +204,7 @@ def test_table_that_is_no_file_is_told_without_hanging(desk, kind):
         pytest.importorskip("arro3.io", reason="the extra `parquet` is not installed")
     os.mkfifo(desk.folder / "p")
     (problem,) = desk.problems(job(f"{kind}: p"))
-    assert "it is a named pipe" in str(problem)
+    assert "it is a pipe, a socket or a device" in str(problem)
     (problem,) = desk.problems(job(f"{kind}: nope"))
     assert problem.what == "'nope' cannot be read: no such file or directory"
     assert (problem.file, problem.line, problem.column) == (
@@ -216,6 +241,8 @@ DIALECTS = [
     ("cp1252", "id;title\nA1;rote Tasse\nA2;zwei Gläser\n".encode("cp1252")),
     ("padding", "id,title,,\n,,,\nA1,rote Tasse,,\n ,,,\nA2,zwei Gläser,,\n,,,\n,,,\n".encode()),
     ("padding-of-rows-only", "id,title\nA1,rote Tasse,,\n,\nA2,zwei Gläser\n,,,,\n".encode()),
+    ("marks-twice", "\ufeff\ufeffid,title\nA1,rote Tasse\nA2,zwei Gläser\n".encode()),
+    ("zero-width-space", "\u200bid,title\nA1,rote Tasse\nA2,zwei Gläser\n".encode()),
     ("empty-rows-above", "\n,,\nid,title,\nA1,rote Tasse,\nA2,zwei Gläser,\n".encode()),
     ("quoted-delimiters", 'id,title\n"A1","rote Tasse"\n"A2","zwei Gläser"\n"A3","a;b;c;d"\n'.encode()),
 ]
@@ -227,6 +254,18 @@ def test_dialect_of_a_spreadsheet_is_found(desk, content):
     tasks = desk.tasks(job("csv: p.csv"))
     assert [(task.row, task.prompt) for task in tasks][:2] == [("A1", "p rote Tasse"), ("A2", "p zwei Gläser")]
     assert "" not in tasks[0].fields
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r"])
+def test_line_ends_inside_cells_do_not_change_a_prompt(desk, end):
+    """Git and editors write those of a whole file anew."""
+    table = b'id,title\nA1,"rote\nTasse"\n'
+    made = []
+    for content in (table, table.replace(b"\n", end)):
+        desk.write("p.csv", content)
+        made += desk.tasks(job("csv: p.csv"))
+    assert made[0].prompt == "p rote\nTasse"
+    assert made[0].fingerprint == made[1].fingerprint
 
 
 def test_written_dialect_wins(desk):
@@ -241,6 +280,62 @@ def test_guessed_encoding_is_told_once(desk):
     expansion = Expansion(desk.load(text), digests=read_digest)
     assert [task.prompt for task in expansion] == ["Gläser", "x"]
     assert expansion.notes == ("p.csv is not UTF-8 and is read as cp1252; write `encoding:` if that is wrong",)
+
+
+def notes_of(desk, prompt):
+    expansion = Expansion(
+        desk.load(f"jobs: {{a: {{each: {{csv: p.csv}}, prompt: {prompt!r}}}}}\n"), digests=read_digest
+    )
+    assert list(expansion)
+    return expansion.notes
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("id,title\n1,\n2,x\n3, \n", "row.title is empty in 2 rows (the first is {file}:2), and missing in the prompt"),
+        ("id,title\nMug,x\n,\nTotal,\n", "row.title is empty in 1 row ({file}:4), and missing in the prompt"),
+    ],
+    ids=["rows", "a-total"],
+)
+def test_an_empty_cell_that_a_prompt_shows_is_told_once(desk, table, says):
+    file = desk.write("p.csv", table)
+    (note,) = notes_of(desk, "A photo of {{ row.title }}")
+    assert note.startswith(says.format(file=file))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        (
+            "A {title} mug {{ row.id }}",
+            "2 prompts (the first is a/1) would be sent with the name of a value in braces; write {{ row.title }}",
+        ),
+        (
+            "A {{ row.cell }} mug",
+            "1 prompt (a/2) would be sent with the name of a value in braces; write {{ row.title }}",
+        ),
+        ('{"subject": {"name": "{{ row.title }}", {colour}, ${title}}}', None),
+    ],
+    ids=["as-other-tools-do", "in-a-cell", "braces-of-others"],
+)
+def test_a_name_that_is_left_in_a_prompt_is_told_once(desk, prompt, says):
+    desk.write("p.csv", "id,title,cell\n1,x,{y}\n2,y,{{ row.title }}\n")
+    notes = notes_of(desk, prompt)
+    assert notes == () if says is None else notes[0].startswith(says)
+
+
+def test_an_empty_cell_of_a_column_of_two_words_is_told_with_how_to_write_it(desk):
+    desk.write("p.csv", "id,The title\n1,\n")
+    (note,) = notes_of(desk, "A {{ row['The title'] }} {{ row.id }}")
+    assert note.startswith("row['The title'] is empty in 1 row")
+    assert note.endswith("{{ row['The title'] or '...' }}")
+
+
+@pytest.mark.parametrize("shown", ["{% if row.title %}{{ row.title }}{% endif %}", "{{ row.title or 'mug' }}", "mug"])
+def test_an_empty_cell_that_is_expected_or_not_shown_is_fine(desk, shown):
+    desk.write("p.csv", "id,title\n1,\n2,x\n")
+    assert notes_of(desk, f"A {shown} " + "{{ row.id }}") == ()
 
 
 def test_lines_below_a_sep_line_keep_their_number(desk):
@@ -366,8 +461,73 @@ def test_broken_or_huge_workbook_is_told(desk, monkeypatch):
     assert "export the sheet as CSV" in str(problem)
 
 
+def test_numbers_of_a_workbook_have_the_digits_that_it_shows(desk):
+    """15 of the 17 that are stored."""
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    rows = [text_cells("id", "title"), *(f"{text_cells(key)}<c><v>{stored}</v></c>" for key, stored in STORED)]
+    workbook(desk.folder / "p.xlsx", One=sheet(*rows))
+    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p 19.99", "p 0.3", "p 123456789012"]
+
+
+STORED = [("a", "19.990000000000002"), ("b", "0.30000000000000004"), ("c", "1.23456789012E11")]
+
+
+STYLES = f"""<styleSheet xmlns="{MAIN}"><numFmts><numFmt numFmtId="164" formatCode="00000"/>
+<numFmt numFmtId="165" formatCode="0.0%"/><numFmt numFmtId="166" formatCode="0.00"/></numFmts>
+<cellStyleXfs><xf numFmtId="9"/></cellStyleXfs>
+<cellXfs><xf numFmtId="0"/><xf numFmtId="164"/><xf numFmtId="9"><x/></xf>
+<xf numFmtId="165"/><xf numFmtId="166"/></cellXfs>
+</styleSheet>"""
+
+
+def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    cells = [("42", 1, "0.25", 2), ("43", 1, "0.125", 3), ("123456", 1, "1.5", 4), ("7", 0, "25", 0)]
+    rows = [
+        f'<c r="A{n}" s="{style}"><v>{key}</v></c><c r="B{n}" s="{other}"><v>{value}</v></c>'
+        for n, (key, style, value, other) in enumerate(cells, 2)
+    ]
+    named = '<c r="{}1" t="inlineStr"><is><t>{}</t></is></c>'
+    workbook(desk.folder / "p.xlsx", One=sheet(named.format("A", "id") + named.format("B", "title"), *rows))
+    with zipfile.ZipFile(desk.folder / "p.xlsx", "a") as book:
+        book.writestr("xl/styles.xml", STYLES)
+    tasks = desk.tasks(job("xlsx: p.xlsx"))
+    assert [(task.row, task.prompt) for task in tasks] == [
+        ("00042", "p 25%"), ("00043", "p 12.5%"), ("123456", "p 1.5"), ("7", "p 25"),
+    ]  # fmt: skip
+
+
+def test_the_first_sheet_is_the_first_that_a_person_sees(desk):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    path = desk.folder / "p.xlsx"
+    old, new = (sheet(text_cells("id", "title"), text_cells("a", title)) for title in ("old", "new"))
+    workbook(path, **{'Backup" state="veryHidden': old, "Now": new, "Later": sheet(text_cells("x"))})
+    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p new"]
+    (problem,) = desk.problems(job("xlsx: p.xlsx, sheet: Later"))
+    assert "there is no column 'id' in the sheet Later (others: Backup, Now)" in str(problem)
+
+
+def test_a_workbook_that_takes_too_much_memory_is_told(desk):
+    """A word in the last cell: 40 bytes of a file, and 500 GB in memory."""
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    far = '<row r="1048576"><c r="XFD1048576" t="inlineStr"><is><t>x</t></is></c></row></sheetData>'
+    workbook(desk.folder / "p.xlsx", One=sheet(text_cells("id", "title")).replace("</sheetData>", far))
+    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    assert "the library fails on it or takes too much memory" in str(problem)
+
+
+def test_a_table_is_checked_where_memory_is_limited_already(tmp_path):
+    program = """
+import resource, sys
+from pathlib import Path
+from pipeline.manifest.spreadsheets import check_in_child
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+check_in_child(Path(sys.argv[1]), "", "", "")
+"""
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False).returncode == 0
+
+
 def test_workbook_without_the_extra_names_it(desk, monkeypatch):
-    import sys
 
     monkeypatch.setitem(sys.modules, "python_calamine", None)
     (problem,) = desk.problems(job("xlsx: p.xlsx"))

@@ -216,6 +216,12 @@ def test_place_of_a_missing_column_is_the_word_itself(desk):
     assert problem.instead == "did you mean 'title'?"
 
 
+def test_a_prompt_file_of_another_encoding_says_what_to_do(desk):
+    desk.write("p.md", "A mug".encode("utf-16"))
+    (problem,) = desk.problems("jobs: {a: {prompt_file: p.md}}\n")
+    assert (problem.what, problem.instead) == ("prompt_file 'p.md': is UTF-16 text", "save it as UTF-8")
+
+
 def test_place_in_a_prompt_file_is_a_place_in_that_file(desk):
     file = desk.write("prompts/a.md", "One\nTwo {{ oops }}\n")
     (problem,) = desk.problems("jobs: {a: {prompt_file: prompts/a.md}}\n")

@@ -129,7 +129,7 @@ def _too_big(path):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        pytest.param(_fifo, "it is a named pipe, not a file", id="M21-fifo"),
+        pytest.param(_fifo, "it is a pipe, a socket or a device, not a file", id="M21-fifo"),
         pytest.param(_folder, "it is a folder, not a file", id="M21-folder"),
         pytest.param(_too_big, "is larger than 64 MB; move long lists into a CSV", id="M21-too-big"),
         pytest.param(
@@ -150,3 +150,9 @@ def test_manifest_may_be_a_symlink(desk):
     real = desk.write("real.yaml", "jobs: {a: {prompt: x}}\n")
     desk.path.symlink_to(real)
     assert load(desk.path, environ={}).name == "m"
+
+
+def test_comments_behind_values_are_comments(desk):
+    text = "jobs: # all\n  a:\n    prompt: A mug#1 in red  # two words\n    size: 1K #default\n    seed: 8 ## was 16\n"
+    (task,) = desk.tasks(text)
+    assert (task.prompt, task.size, task.seed) == ("A mug#1 in red", "1K", 8)

@@ -56,13 +56,13 @@ def test_a_plan_counts_reasons_jobs_and_money(tmp_path: Path) -> None:
     made = plan(TASKS, tmp_path)
     assert (made.total, made.due) == (3, 3)
     assert {key.why for key in made.groups} == {"new"}
-    assert (made.least_microusd, made.most_microusd) == (320_000, 640_000)
+    assert (made.least.known_price, made.most.known_price) == (320_000, 640_000)
     assert made.groups[Key("b", "new", True)] == Group(tasks=1, price_microusd=240_000)
 
 
 def test_an_unknown_price_makes_the_sum_unknown(tmp_path: Path) -> None:
     made = plan([*TASKS, task("c/1", model="mine")], tmp_path)
-    assert (made.least_microusd, made.most_microusd) == (None, None)
+    assert (made.least.known_price, made.most.known_price) == (None, None)
     assert made.unpriced == {"mine": 1}
 
 
@@ -94,6 +94,18 @@ def test_a_file_in_the_way_is_seen_whatever_its_suffix(tmp_path: Path) -> None:
     made = plan(TASKS, tmp_path)
     assert made.states == {TaskState.CONFLICT: 1}
     assert made.due == 2
+
+
+@pytest.mark.parametrize(("is_caseless", "blocker"), [(True, "cats/A.png"), (False, None)])
+def test_a_file_in_another_case_is_in_the_way_where_the_file_system_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_caseless: bool, blocker: str | None
+) -> None:
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats/A.png").write_bytes(b"somebody's")
+    if is_caseless:
+        monkeypatch.setattr("os.path.lexists", lambda path: path == tmp_path / "cats/a.png")
+    assert Files(tmp_path).in_the_way("cats/a", None) == blocker
+    assert Files(tmp_path).in_the_way("cats/a", "cats/A.png") is None
 
 
 def test_the_ledger_is_asked_by_the_batch(tmp_path: Path) -> None:

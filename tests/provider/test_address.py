@@ -21,6 +21,14 @@ def checked(url, kind=Kind.COMETAPI):
         (Kind.COMETAPI, "https://example.com:8443/relay/", "https://example.com:8443/relay"),
         (Kind.COMETAPI, "https://api.cometapi.com/v1", "https://api.cometapi.com"),
         (Kind.COMETAPI, "\ufeffhttps://api.cometapi.com/v1beta/ ", "https://api.cometapi.com"),
+        (Kind.COMETAPI, "https://api.cometapi.com/v1/v1beta", "https://api.cometapi.com"),
+        (Kind.COMETAPI, "https://api.cometapi.com/v1beta/models", "https://api.cometapi.com"),
+        (Kind.COMETAPI, "https://h/relay/v1beta/models/gemini-3-pro-image:generateContent", "https://h/relay"),
+        (
+            Kind.COMETAPI,
+            "https://gw.example/v1/account/google-ai-studio",
+            "https://gw.example/v1/account/google-ai-studio",
+        ),
         (Kind.COMETAPI, "http://127.0.0.1:8080", "http://127.0.0.1:8080"),
         (Kind.COMETAPI, "http://localhost:8080", "http://localhost:8080"),
         (Kind.SIMULATOR, "http://[::1]:8080", "http://[::1]:8080"),
@@ -94,6 +102,24 @@ def test_model_url_quotes_free_text(model, path):
 def test_find_proxy_follows_the_environment(environ, base, proxy):
     found = find_proxy(base, environ)
     assert (None if found is None else found.url) == proxy
+
+
+@pytest.mark.parametrize(
+    ("excluded", "base", "is_excluded"),
+    [
+        pytest.param("*.cometapi.com", "https://api.cometapi.com", True, id="asterisk"),
+        pytest.param("localhost api.cometapi.com", "https://api.cometapi.com", True, id="spaces"),
+        pytest.param("localhost, api.cometapi.com:443", "https://api.cometapi.com", True, id="usual-port"),
+        pytest.param("api.cometapi.com:8443", "https://api.cometapi.com", False, id="other-port"),
+        pytest.param("10.0.0.0/8,localhost", "https://10.1.2.3:8443", True, id="network"),
+        pytest.param("10.0.0.0/8", "https://11.1.2.3", False, id="other-network"),
+        pytest.param("10.0.0.0/8,fd00::/8", "https://[fd00::1]", True, id="network-of-ipv6"),
+        pytest.param("10.0.0.0/99", "https://10.1.2.3", False, id="no-network"),
+        pytest.param("10.0.0.0/8", "https://api.cometapi.com", False, id="network-and-name"),
+    ],
+)
+def test_no_proxy_is_read_as_other_tools_do(excluded, base, is_excluded):
+    assert (find_proxy(base, {"HTTPS_PROXY": "http://p:3128", "NO_PROXY": excluded}) is None) is is_excluded
 
 
 def test_a_proxys_password_stays_apart():

@@ -32,7 +32,7 @@ TABLE = [
     ("H01-google-500", 500, google(500, "INTERNAL"), Fault.OUTAGE, NO),
     ("H02-invalid-request", 500, comet(code="invalid_request"), Fault.BAD_REQUEST, NO),
     ("H02-convert", 500, comet(code="convert_request_failed"), Fault.BAD_REQUEST, NO),
-    *((f"H03-{s}", s, PAGE, Fault.OUTAGE, NO) for s in (502, 520, 521, 522, 523)),
+    *((f"H03-{s}", s, PAGE, Fault.OUTAGE, NO) for s in (502, 520, 521, 522, 523, 525, 526, 530)),
     ("H03-529", 529, comet("overloaded"), Fault.OUTAGE, NO),
     ("H04-503", 503, google(503, "UNAVAILABLE", "The model is overloaded."), Fault.OUTAGE, NO),
     ("H04-exhausted", 503, google(503, "RESOURCE_EXHAUSTED"), Fault.THROTTLED, NO),
@@ -118,6 +118,26 @@ def test_a_per_day_quota_lasts_until_midnight_in_california():
 def test_a_per_day_quota_goes_by_the_servers_clock():
     headers = (("date", "Sun, 22 Nov 2026 07:30:00 GMT"),)
     assert judged(429, google(429, "RESOURCE_EXHAUSTED", "m", PER_DAY), headers).hint_s == 30 * 60
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        pytest.param({"error": {"message": {"error": {"code": 9, "message": "too dark"}}}}, "too dark", id="object"),
+        pytest.param({"error": {"message": {"error": {"message": {"error": {"message": "x y"}}}}}}, "x y", id="nested"),
+        pytest.param({"detail": [{"loc": ["body"], "msg": "field required"}]}, "field required", id="list"),
+        pytest.param({"success": False, "errors": [{"code": 7, "message": "denied"}]}, "denied", id="errors"),
+        pytest.param({"message": ["one", "two"]}, '["one", "two"]', id="texts"),
+        pytest.param("boom", "boom", id="text"),
+    ],
+)
+def test_what_an_error_says_is_told_whatever_holds_it(body, words):
+    assert judged(502, body).reason.endswith(words)
+
+
+def test_a_refusal_in_an_object_is_a_refusal():
+    body = {"error": {"message": {"error": {"code": 400, "message": "blocked: PROHIBITED_CONTENT"}}}}
+    assert judged(400, body).fault is Fault.REFUSED
 
 
 @pytest.mark.parametrize(

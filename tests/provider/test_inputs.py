@@ -13,10 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline.buckets import Locations
-from pipeline.imaging.convert import OutOfMemoryError
+from pipeline.imaging.convert import OutOfMemoryError, UnreadableError
 from pipeline.imaging.formats import measure, sniff
 from pipeline.model import InputImage
 from pipeline.provider.request import (
@@ -209,6 +209,40 @@ def test_i05_sixteen_bits_keep_their_upper_half(convert):
     assert [made.getpixel((x, 0)) for x in range(4)] == [0, 64, 128, 255]
 
 
+def test_i05_pixels_that_are_fractions_are_not_black(convert):
+    """Editors write floating point from 0 to 1, and masks are 0 and 1."""
+    buffer = io.BytesIO()
+    fractions = Image.new("F", (3, 1))
+    for x, value in enumerate((0.0, 0.5, 1.0)):
+        fractions.putpixel((x, 0), value)
+    fractions.save(buffer, "TIFF")
+    made = opened_bytes(convert(buffer.getvalue())[1])
+    assert [made.getpixel((x, 0)) for x in range(3)] == [0, 128, 255]
+
+
+SCREEN = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SWAPPED = SCREEN.replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ").replace(b"....", b"bXYZ")  # red is blue in it
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("TIFF", "RGB"), ("TIFF", "RGBA"), ("AVIF", "RGB")])
+def test_i05_colours_of_another_space_become_those_of_screens(convert, pictures, kind, mode):
+    """Models see the numbers of pixels, not the profile that says which colours they are."""
+    data = pictures.saved(kind, mode, (64, 32), icc_profile=SWAPPED)
+    made = opened_bytes(convert(data)[1])
+    assert "icc_profile" not in made.info
+    assert made.convert("RGB").getpixel((5, 5)) == pytest.approx((10, 10, 250), abs=12)
+    assert convert(data) == convert(data)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB"])
+def test_i05_a_profile_that_cannot_be_used_changes_nothing(convert, pictures, mode):
+    profile = b"\0" * 16 + b"GRAY" + b"\0" * 108
+    data = pictures.saved("TIFF", mode, icc_profile=profile)
+    made = opened_bytes(convert(data)[1])
+    assert "icc_profile" not in made.info
+    assert made.convert("RGBA").tobytes() == opened_bytes(data).convert("RGBA").tobytes()
+
+
 @pytest.mark.parametrize(("kind", "mode"), [("TIFF", "RGB"), ("JPEG", "CMYK")])
 @pytest.mark.parametrize("value", range(1, 9))
 def test_i05_orientation_is_applied_when_converted(convert, pictures, kind, mode, value):
@@ -217,6 +251,17 @@ def test_i05_orientation_is_applied_when_converted(convert, pictures, kind, mode
     made = opened_bytes(convert(pictures.saved(kind, mode, (24, 16), exif=tags))[1])
     assert made.size == ((24, 16) if value <= 4 else (16, 24))
     assert made.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("keep", [False, True])
+async def test_i05_a_photograph_on_its_side_is_sent_upright(inputs, planned, pictures, kind, keep):
+    """Models see the pixels, and not what EXIF says of them."""
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    [ready] = await load(inputs, planned(pictures.saved(kind, "RGB", (24, 16), exif=tags)), keep_metadata=keep)
+    assert opened(ready).size == (16, 24)
+    assert opened(ready).getexif().get(0x0112, 1) == 1
 
 
 @pytest.mark.parametrize(("keep", "is_there"), [(False, False), (True, True)])
@@ -264,6 +309,16 @@ def test_what_cannot_be_read_says_so(convert, pictures, make, says):
 
     with pytest.raises(UnreadableError, match=says):
         convert(make(pictures))
+
+
+def test_i05_separate_planes_of_sixteen_bits_are_refused_and_not_misread(convert):
+    """Each tag: number, type (3: 16 bits, 4: 32), count, value; three planes of two pixels follow."""
+    tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 3, 140)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 3, 152), (284, 3, 1, 2)]
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    behind = struct.pack("<I3H3I3I", 0, 16, 16, 16, 164, 168, 172, 4, 4, 4)
+    with pytest.raises(UnreadableError, match="save it interleaved"):
+        convert(head + behind + b"\xff\xff\0\0" * 3)
 
 
 def chunk(kind, data):

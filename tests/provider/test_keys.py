@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.provider.credentials import find_key, headers, known_keys
+from pipeline.provider.credentials import find_key, headers, known_keys, other_key
 from pipeline.settings import Kind, ProviderSettings
 
 
@@ -17,6 +17,7 @@ def found(tmp_path, environ, kind=Kind.COMETAPI, name=None):
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "sk-1"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "\ufeff sk-1\r\n"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "Bearer sk-1"}, "Bearer sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": "Bearer  sk-1"}, "Bearer  sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": '"sk-1"'}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": " ' sk-1 '\n"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "\u201csk-1\u201d"}, "sk-1"),
@@ -68,7 +69,18 @@ def test_an_unreadable_dotenv_says_so(tmp_path):
         found(tmp_path, {})
 
 
-@pytest.mark.parametrize("key", ["sk-1\nX-Evil: 1", "sk-ключ", "sk-\x00", '"sk-1', 'sk-1"', "Bearer 'sk-1'"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("sk-1\nX-Evil: 1", "sk-ключ", "sk-\x00", '"sk-1', 'sk-1"', "Bearer 'sk-1'"),
+        *(
+            "sk-1 # of docker's env file",
+            "export COMETAPI_KEY=sk-1",
+            "Authorization: Bearer sk-1",
+            "Bearer Bearer sk-1",
+        ),
+    ],
+)
 def test_s01_a_key_no_header_can_carry_is_refused_without_showing_it(tmp_path, key):
     with pytest.raises(InputError) as caught:
         found(tmp_path, {"COMETAPI_KEY": key})
@@ -94,6 +106,45 @@ def test_dotenv_that_is_a_link_to_another_secret_is_refused(tmp_path):
     (tmp_path / "credentials").rename(tmp_path / ".env.shop")
     (tmp_path / ".env").symlink_to(".env.shop")
     assert found(tmp_path, {}) == "sk-of-somebody-else"
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [(None, "a file .env beside the manifest"), ("sk-1\nAPI_KEY=sk-2\n", ".env, which has no line COMETAPI_KEY=...")],
+    ids=["no-file", "no-line"],
+)
+def test_a_missing_key_says_where_to_write_it(tmp_path, text, advice):
+    if text is not None:
+        (tmp_path / ".env").write_text(text)
+    with pytest.raises(InputError, match="COMETAPI_KEY is not set; export it") as error:
+        found(tmp_path, {})
+    assert str(error.value).endswith(advice)
+    assert "sk-" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "environ", "told"),
+    [
+        (
+            Kind.COMETAPI,
+            {"COMETAPI_KEY": "sk-old"},
+            "COMETAPI_KEY in the environment is used, COMETAPI_KEY in {} is not",
+        ),
+        (Kind.COMETAPI, {"COMETAPI_KEY": "'sk-new'\r"}, None),
+        (Kind.COMETAPI, {}, None),
+        (Kind.GOOGLE, {}, None),
+        (
+            Kind.GOOGLE,
+            {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": "m"},
+            "GEMINI_API_KEY in the environment is used, GOOGLE_API_KEY in the environment is not",
+        ),
+    ],
+    ids=["another", "the-same", "beside-alone", "of-another-kind", "google"],
+)
+def test_a_second_key_that_is_not_used_is_named_without_showing_either(tmp_path, kind, environ, told):
+    (tmp_path / ".env").write_text("COMETAPI_KEY=sk-new\n")
+    said = other_key(ProviderSettings(kind=kind), environ=environ, dotenv_dir=tmp_path)
+    assert said == (None if told is None else f"two API keys are set: {told.format(tmp_path / '.env')}")
 
 
 def test_known_keys_are_those_of_every_kind_and_beside_the_manifest(tmp_path):

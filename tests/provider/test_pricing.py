@@ -49,6 +49,12 @@ def test_own_price_wins_and_is_exact():
     assert own.reserve(task(model=PRO, size="4K")) > 240_000
 
 
+def test_own_price_is_of_one_image_of_an_answer():
+    own, several = PriceList(Catalogue({"mine": 40_000})), task(model="mine", params={"candidateCount": 3})
+    assert own.quote(several) == (120_000, 120_000)
+    assert own.settle(several, usage()) == 120_000
+
+
 def test_an_unknown_model_has_no_price():
     assert prices().quote(task(model="mine")) is None
     assert prices().settle(task(model="mine"), usage()) is None

@@ -154,6 +154,9 @@ WITH_IMAGE = [
     ("event-of-many-lines", events(json.dumps(whole(inline(LARGE)), indent=1).replace("\n", "\ndata: ")), LARGE),
     ("event-stream-uri-in-pieces", events(*(whole({"text": half}) for half in HALVES)), LARGE),
     ("lines-of-json", b'{"candidates": []}\n' + json.dumps(whole(inline(LARGE))).encode(), LARGE),
+    ("json-then-a-comment", json.dumps(whole(inline(LARGE))).encode() + b"<!-- served in 0.2 s -->", LARGE),
+    ("json-then-a-null-byte", json.dumps(whole(inline(LARGE))).encode() + b"\0", LARGE),
+    ("json-then-json", b'{"status": "queued"}' + json.dumps(whole(inline(LARGE))).encode(), LARGE),
     ("image-as-the-body", LARGE, LARGE),
     ("base64-as-the-body", b64(LARGE).encode() + b"\n", LARGE),
     ("uri-as-the-body", f"data:image/png;base64,{b64(LARGE)}".encode(), LARGE),
@@ -231,6 +234,7 @@ WITHOUT = [
     ("link-named", whole({"text": "[Download your image](https://img.example.net/f/1)"}), Fault.LINK),
     ("link-as-data", whole(inline("https://img.example.net/f/1.png")), Fault.LINK),
     ("link-openai", {"data": [{"url": "https://img.example.net/f/1"}]}, Fault.LINK),
+    ("link-beside-a-message", {"message": "ok", "data": {"url": "https://img.example.net/f/1"}}, Fault.LINK),
     ("link-in-list", {"images": [{"url": ["https://img.example.net/f/1"]}]}, Fault.LINK),
     ("link-in-events", events(whole({"text": "![i](https://img.example.net/1.png)"})), Fault.LINK),
     ("no-link-of-an-image", whole({"text": "I cannot draw; read https://example.net/help first."}), Fault.NO_IMAGE),
@@ -247,6 +251,12 @@ WITHOUT = [
     ("H49-account", {"error": {"code": "insufficient_user_quota", "message": "x"}}, Fault.ACCOUNT),
     ("H49-unknown", {"error": {"code": "new_thing", "message": "x"}}, Fault.OTHER),
     ("H49-text", {"error": "something broke"}, Fault.OTHER),
+    ("H49-true", {"error": True, "message": "overloaded"}, Fault.OTHER),
+    ("H49-none", {"error": False, "candidates": []}, Fault.NO_IMAGE),
+    ("H49-bare-code", {"code": 429, "message": "slow down"}, Fault.THROTTLED),
+    ("H49-bare-words", {"code": "fail", "msg": "saturated", "data": None}, Fault.OTHER),
+    ("H49-bare-account", {"success": False, "message": "insufficient balance"}, Fault.UPSTREAM_ACCOUNT),
+    ("words-before-json", b"OK {}", Fault.BROKEN),
 ]  # fmt: skip
 
 
@@ -386,6 +396,8 @@ def test_h21_another_2xx_without_an_image_may_have_been_billed(make_reply, task,
 
 
 USAGE = {"promptTokenCount": 7, "candidatesTokenCount": 1304, "thoughtsTokenCount": 200, "totalTokenCount": 1511}
+REFUSED = {"promptTokenCount": 9, "candidatesTokenCount": 60, "thoughtsTokenCount": 60, "totalTokenCount": 69}
+UNNAMED = {name: number for name, number in USAGE.items() if name != "thoughtsTokenCount"}
 IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}, {"modality": "TEXT"}]}
 
 
@@ -394,7 +406,10 @@ IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 129
     [
         ([inline(SMALL)], USAGE | IMAGE_ROW, Usage(prompt_tokens=7, image_tokens=1290, text_tokens=214)),
         ([inline(SMALL)], USAGE, Usage(prompt_tokens=7, image_tokens=1304, text_tokens=200)),
-        ([{"text": "no"}], USAGE, Usage(prompt_tokens=7, image_tokens=0, text_tokens=1304)),
+        ([{"text": "no"}], USAGE, Usage(prompt_tokens=7, image_tokens=0, text_tokens=1504)),
+        ([], REFUSED, Usage(prompt_tokens=9, image_tokens=0, text_tokens=60)),
+        ([inline(SMALL)], UNNAMED | IMAGE_ROW, Usage(prompt_tokens=7, image_tokens=1290, text_tokens=214)),
+        ([inline(SMALL)], UNNAMED | {"totalTokenCount": 5}, Usage(prompt_tokens=7, image_tokens=1304, text_tokens=0)),
         ([inline(SMALL)], USAGE | {"candidatesTokensDetails": []}, None),
         ([inline(SMALL)], {"promptTokenCount": 7}, None),
         ([inline(SMALL)], {}, None),
@@ -405,7 +420,7 @@ IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 129
         ([inline(SMALL)], {"candidatesTokenCount": True}, None),
         ([{"text": "no"}], {"promptTokenCount": 9}, Usage(prompt_tokens=9, image_tokens=0, text_tokens=0)),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_usage_is_counted_so_that_nothing_is_under_reported(make_reply, task, parts, counted, usage):
     assert judged(make_reply, task, whole(*parts, usageMetadata=counted)).usage == usage

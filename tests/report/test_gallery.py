@@ -1,24 +1,17 @@
 import json
 import re
 from dataclasses import replace
-from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.report import folder
-from pipeline.report.folder import spend_chart, write_report
-from pipeline.report.sheet import Heading, Spend, script_json
+from pipeline.report.folder import write_report
+from pipeline.report.sheet import Heading, script_json
 from pipeline.report.sheet import packed as pack
 from tests.report.reports import EVIL, START, make_report, report_rows
-
-
-def heading(spend: Spend, *, is_play_money: bool = False) -> Heading:
-    return Heading(title="t", output_dir=Path("out"), spend=spend, is_play_money=is_play_money, written_at=START)
 
 
 class Page(HTMLParser):
@@ -68,11 +61,8 @@ def test_links_lead_to_the_originals_whatever_their_names(tmp_path: Path) -> Non
 
 def test_an_absolute_path_becomes_a_relative_link(tmp_path: Path) -> None:
     rows = [replace(row, image=str(tmp_path / "images" / "x\udcff.png")) for row in report_rows(tmp_path, 1)]
-    page = write_report(
-        tmp_path / "report",
-        heading([]),
-        rows,
-    )
+    heading = Heading(title="t", output_dir=Path("out"), spent_microusd=0, is_play_money=False, written_at=START)
+    page = write_report(tmp_path / "report", heading, rows)
     assert Page(page).column("image") == ["../images/x%FF.png"]
     assert str(tmp_path) not in "".join(path.read_text() for path in page.parent.iterdir() if path.is_file())
 
@@ -123,43 +113,9 @@ def test_the_page_stops_where_browsers_would_and_the_tables_go_on(tmp_path: Path
     assert len((page.parent / "tasks.jsonl").read_text().splitlines()) == 9
 
 
-def test_a_life_of_one_day_is_drawn_from_its_images(tmp_path: Path) -> None:
-    page = write_report(
-        tmp_path / "report",
-        heading([(START, 156_006)]),
-        report_rows(tmp_path, 4),
-    )
-    [label] = [found["aria-label"] for tag, found in Page(page).tags if tag == "svg"]
-    assert label == "Money spent over time: $0.156 from 2026-11-22 18:00 to 2026-11-22 18:03"
-
-
 def test_a_second_report_leaves_nothing_half_done(tmp_path: Path) -> None:
     make_report(tmp_path, 8)
     page = make_report(tmp_path, 4)
     assert len(Page(page).column("id")) == 4
     assert len(list((page.parent / "thumbs").iterdir())) == 4 + 1  # four images and an input
     assert [path for path in page.parent.rglob("*") if "part" in path.name] == []
-
-
-def test_the_chart_climbs_to_what_was_spent() -> None:
-    spend = [(START + timedelta(hours=hour), 1_000_000) for hour in (2, 0, 1)]
-    root = ElementTree.fromstring(spend_chart(heading(spend, is_play_money=True)))
-    assert root.attrib["aria-label"] == "Money spent over time: play $3.00 from 2026-11-22 18:00 to 2026-11-22 20:00"
-    assert [text.text for text in root.iter("text")] == [
-        "$0.00",
-        "$1.50",
-        "$3.00",
-        "2026-11-22 18:00",
-        "2026-11-22 20:00",
-    ]
-
-
-@pytest.mark.parametrize("spend", [[], [(START, 0), (START + timedelta(hours=1), 0)], [(START, 5_000_000)]])
-def test_nothing_spent_over_time_has_no_chart(spend) -> None:
-    assert spend_chart(heading(spend)) == ""
-
-
-def test_a_long_life_is_thinned_and_keeps_its_sum() -> None:
-    chart = spend_chart(heading([(START + timedelta(seconds=n), 1000) for n in range(12_345)]))
-    assert "$12.345" in chart
-    assert len(chart) < 8000

@@ -80,6 +80,34 @@ def test_keys_move_pick_reject_zoom_and_leave(sheet: Sheet) -> None:
     assert sheet.focused().startswith("relight/r23")
 
 
+@pytest.mark.parametrize(
+    ("code", "key", "done"),
+    [
+        ("KeyP", "з", "picked"),
+        ("KeyR", "ρ", "rejected"),
+        ("Digit2", "é", "2 stars"),
+        ("Digit3", '"', "3 stars"),
+        ("KeyL", "p", "picked"),  # Dvorak: what is printed counts
+    ],
+    ids=["russian", "greek", "french", "french-ascii", "dvorak"],
+)
+def test_keys_work_on_keyboards_of_other_scripts(sheet: Sheet, code: str, key: str, done: str) -> None:
+    sheet.press("Home")
+    pressed = (
+        "([code, key]) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {code, key, bubbles: 1}))"
+    )
+    sheet.page.evaluate(pressed, [code, key])
+    assert done in sheet.focused()
+
+
+def test_a_key_that_is_held_marks_once(sheet: Sheet) -> None:
+    sheet.press("Home")
+    for _ in range(2):
+        sheet.page.keyboard.down("r")  # without `up` between them the driver says that it repeats
+    sheet.page.keyboard.up("r")
+    assert sheet.text("#tally") == "0 picked, 1 rejected, 20 left"
+
+
 def test_arrows_turn_the_pages_of_the_viewer(sheet: Sheet) -> None:
     sheet.press("Home", "Space", "ArrowRight", "ArrowRight", "ArrowLeft")
     assert sheet.text("#viewer-title") == "posters/r0@2"
@@ -310,6 +338,34 @@ def test_ten_thousand_pictures_are_usable(fresh: Sheet, tmp_path: Path) -> None:
     )
     assert took < 3000  # 0.2 s measured, 0.12 s of it waiting for the next key
     assert sheet.said == []
+
+
+def test_paper_shows_every_picture_dark_on_white(fresh: Sheet, tmp_path: Path) -> None:
+    sheet = fresh.open(make_report(tmp_path, 300))
+    assert sheet.page.locator(".tile").count() < 200
+    sheet.page.emulate_media(media="print", color_scheme="dark")
+    sheet.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    place = "tile => { const { x, y } = tile.getBoundingClientRect(); return [y, x, Number(tile.ariaPosInSet)] }"
+    printed = sheet.page.locator(".tile").evaluate_all(f"all => all.map({place})")
+    assert [position for _, _, position in sorted(printed)] == list(range(1, 301))
+    assert sheet.page.evaluate("getComputedStyle(document.body).color") == "rgb(29, 27, 24)"
+    sheet.page.emulate_media(media="screen")
+    sheet.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    sheet.until("document.querySelectorAll('.tile').length < 200")
+
+
+def test_a_prompt_is_read_from_the_side_that_its_script_begins_at(sheet: Sheet) -> None:
+    sheet.press("Home", "Space")
+    sheet.page.locator("#prompt").evaluate(
+        "at => { at.textContent = '\u05e9\u05dc\u05d5\u05dd red \u05e1\u05e4\u05dc' }"
+    )
+    left = """at => {
+      const first = document.createRange();
+      first.setStart(at.firstChild, 0);
+      first.setEnd(at.firstChild, 1);
+      return at.getBoundingClientRect().right - first.getBoundingClientRect().right;
+    }"""
+    assert sheet.page.locator("#prompt").evaluate(left) < 2
 
 
 def test_a_button_in_the_viewer_obeys_the_space_bar_and_a_click_gives_the_keys_back(sheet: Sheet) -> None:

@@ -70,7 +70,7 @@ def write_shop(folder: Path, change: Callable[[ReportRow], ReportRow] = lambda r
         Heading(
             title="shop",
             output_dir=folder,
-            spend=[(START, spent)],
+            spent_microusd=spent,
             attempts=4,
             is_play_money=False,
             command="shop.yaml",

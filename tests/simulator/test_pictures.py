@@ -154,13 +154,6 @@ def test_dawn_is_warmer_than_dusk():
     assert sum(dawn) > sum(dusk)
 
 
-def test_a_second_input_lends_its_colours():
-    blue = encoded(Image.new("RGB", (60, 60), (20, 30, 200)))
-    plain = ImageStat.Stat(picture("at noon", inputs=(encoded(SOURCE),))).mean
-    toned = ImageStat.Stat(picture("at noon", inputs=(encoded(SOURCE), blue))).mean
-    assert toned[2] - toned[0] > plain[2] - plain[0] + 15
-
-
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_inputs_of_every_mode_are_taken(mode):
     kind = "JPEG" if mode == "CMYK" else "PNG"

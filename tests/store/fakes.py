@@ -15,7 +15,9 @@ from PIL import Image as Pillow
 from pipeline.errors import Conflict, StorageError
 from pipeline.model import Answer, Artifact, Attempt, Digests, Failure, Fault, Image, Task, TaskState
 from pipeline.store.files import Disk
+from pipeline.store.integrity import verify_images
 from pipeline.store.parts import Recovery
+from pipeline.store.reader import LedgerReader
 from pipeline.store.recovery import Recoverer
 from pipeline.store.resources import StoreSettings, open_resources
 from pipeline.store.store import Store
@@ -112,6 +114,18 @@ def recover(root: Path, **changes: Any) -> Recovery:
         resources.close()
 
 
+def done(root: Path) -> int:
+    """Count the tasks that the ledger has as done."""
+    with LedgerReader(root / "state", manifest="m") as reader:
+        return reader.states()[TaskState.DONE]
+
+
+def verified(root: Path) -> tuple[list[str], list[str]]:
+    """Return the missing and the changed images, as a quick look finds them."""
+    found = verify_images(output_dir=root / "out", state_dir=root / "state", manifest="m", is_quick=True)
+    return found.missing, found.changed
+
+
 def files(root: Path) -> dict[str, bytes]:
     """Return every file below a directory by its relative path."""
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -199,6 +213,32 @@ class FaultyDisk(Disk):
     def allocate(self, fd: int, size_bytes: int) -> None:
         self._pass("allocate", fd)
         super().allocate(fd, size_bytes)
+
+
+class CaselessDisk(Disk):
+    """A disk that keeps the case of names and ignores it when they are looked for, as those of macOS do."""
+
+    def _there(self, name: str, dir_fd: int) -> str:
+        return next((there for there in os.listdir(dir_fd) if there.casefold() == name.casefold()), name)
+
+    def open_dir(self, name: str | Path, *, dir_fd: int | None = None) -> int:
+        return super().open_dir(name if dir_fd is None else self._there(str(name), dir_fd), dir_fd=dir_fd)
+
+    def open(self, name: str, *, dir_fd: int) -> int:
+        return super().open(self._there(name, dir_fd), dir_fd=dir_fd)
+
+    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        return super().stat(self._there(name, dir_fd), dir_fd=dir_fd)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        super().unlink(self._there(name, dir_fd), dir_fd=dir_fd)
+
+    def link(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        there = self._there(new_name, new_dir_fd)
+        super().link(self._there(name, dir_fd), there, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+
+    def rename(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        super().rename(self._there(name, dir_fd), new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
 
 
 def without_links(call: str, _place: Path) -> int | None:

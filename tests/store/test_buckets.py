@@ -139,6 +139,7 @@ def test_a_name_that_cannot_be_read_is_told(bucket: Bucket, s3: ScriptedS3) -> N
     [
         (Answer(404, "NoSuchBucket"), InputError, "there is no such bucket"),
         (Answer(403, "AccessDenied"), InputError, "access is denied"),
+        (Answer(403, "QuotaExceeded"), InputError, r"access is denied \(QuotaExceeded\)"),
         (Answer(403, "SignatureDoesNotMatch"), InputError, "the secret key is wrong"),
         (Answer(403, "RequestTimeTooSkewed"), InputError, "the clock of this machine is wrong"),
         (Answer(400, "ExpiredToken"), InputError, "the credentials have expired"),
@@ -168,9 +169,24 @@ def test_an_unreachable_endpoint_is_no_fault_of_the_manifest(monkeypatch: pytest
         list(open_bucket(URL).listing())
 
 
-def test_http_is_for_this_machine_alone() -> None:
-    with pytest.raises(InputError, match="AWS_ENDPOINT_URL must be https"):
-        open_bucket(URL, {"AWS_ENDPOINT_URL": "http://minio.example:9000"})
+def test_a_profile_alone_is_told_from_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRON:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_METADATA_ENDPOINT", "AWS_ENDPOINT_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/credentials")
+    with pytest.raises(BucketError, match=r"no credentials were found; .* \(profiles are not read; run: eval"):
+        list(open_bucket(URL).listing())
+
+
+@pytest.mark.parametrize("address", ["http://minio.example:9000", "minio.example:9000", "127.0.0.1:9000", "https://"])
+def test_an_endpoint_is_https_and_http_is_for_this_machine_alone(address: str) -> None:
+    with pytest.raises(InputError, match="AWS_ENDPOINT_URL must begin with https://"):
+        open_bucket(URL, {"AWS_ENDPOINT_URL": address})
+
+
+def test_a_key_with_a_line_break_is_named() -> None:
+    with pytest.raises(InputError, match="AWS_SESSION_TOKEN begins or ends with a space or a line break"):
+        open_bucket(URL, {**ENVIRON, "AWS_SESSION_TOKEN": "from-a-file\n"})
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from pipeline.store.resources import open_resources
-from pipeline.store.rows import begin, close, finish, receive, record_of, task_row
+from pipeline.store.rows import begin, close, finish, record_of, task_row
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, SHA, FaultyDisk, answer, files, image, publish, recover, settings, task
@@ -48,10 +48,7 @@ class Room:
         resources = open_resources(chosen)
         ledger = resources.ledger
 
-        def received(attempt: int, sha256: str, path: str) -> None:
-            ledger.run(lambda c: receive(c, attempt, sha256=sha256, kept=path))
-
-        images = StoredImages(resources, WriterPool(1), received=received)
+        images = StoredImages(resources, WriterPool(1), received=ledger.receive)
         troubles: list[ImgpipeError] = []
         try:
             values = {

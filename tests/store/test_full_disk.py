@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.model import Answer
 from tests.store.conftest import Bench
-from tests.store.fakes import PRICE, answer, files, image, publish, task
+from tests.store.fakes import PRICE, answer, done, files, image, publish, task, verified
 
 Mount = Callable[[Path, str], None]
 
@@ -69,7 +69,8 @@ async def test_d01_full_output_disk_keeps_the_image_in_the_state_directory(tmp_p
     (bench.out / "cats/0.png").unlink()
     await bench.open()
     await bench.store.aclose()
-    assert (bench.recovery.recovered, bench.recovery.unknown, bench.recovery.missing) == (1, 0, ["cats/0"])
+    assert (bench.recovery.recovered, bench.recovery.unknown) == (1, 0)
+    assert verified(tmp_path) == (["cats/0.png"], [])
     assert (bench.out / f"cats/{failed[0]}.png").read_bytes() == big(failed[0]).image.data
 
 
@@ -110,7 +111,7 @@ async def test_d06_disk_that_turns_read_only_keeps_the_image(tmp_path: Path, mou
     subprocess.run(["mount", "-o", "remount,rw", str(tmp_path / "out")], check=True)
     await bench.open()
     await bench.store.aclose()
-    assert (bench.recovery.done, bench.recovery.recovered) == (2, 1)
+    assert (done(tmp_path), bench.recovery.recovered) == (2, 1)
 
 
 async def test_superseding_across_real_file_systems(tmp_path: Path, mount: Mount) -> None:

@@ -20,7 +20,7 @@ from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import find_traces
 from pipeline.store.resources import open_resources
 from tests.store.conftest import Bench
-from tests.store.fakes import files, image, recover, settings, task
+from tests.store.fakes import done, files, image, recover, settings, task, verified
 from tests.store.test_disk_faults import Room
 
 
@@ -372,7 +372,7 @@ def test_ledger_survives_a_move_with_its_images(used: Path) -> None:
     moved.mkdir()
     for name in ("out", "state"):
         (used / name).rename(moved / name)
-    recovery = recover(moved)
-    assert (recovery.done, recovery.missing, recovery.changed) == (30, [], [])
+    recover(moved)
+    assert (done(moved), verified(moved)) == (30, ([], []))
     assert os.fsencode(used) not in (moved / "state/ledger.sqlite").read_bytes()
     assert (moved / "out/cats/3.png").read_bytes() == image(3).data

@@ -256,5 +256,34 @@ def test_file_system_without_locks_is_said(state: Path, monkeypatch: pytest.Monk
         StateLock(state).acquire()
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS], ids=["D05-EACCES", "D05-EROFS"])
+def test_a_lock_that_may_not_be_written_is_an_input_error_that_names_its_owner(
+    state: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def not_ours(_fd: int, _deadline: float) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(lock_module, "_flock", not_ours)
+    monkeypatch.setattr("os.geteuid", lambda: 12345)
+    with pytest.raises(
+        InputError, match=rf"lock cannot be written: .*belongs to user {os.getuid()}, this is user 12345"
+    ):
+        StateLock(state).acquire()
+
+
+def test_a_dead_disk_does_not_hide_how_a_run_ended(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(*_: object) -> bool:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    lock = StateLock(state)
+    lock.acquire()
+    close = os.close
+    with monkeypatch.context() as patch:
+        patch.setattr("os.path.samestat", stale)
+        patch.setattr("os.close", lambda fd: close(fd) or stale())
+        lock.release()
+    assert not lock.is_held
+
+
 def test_a_lock_is_looked_at_without_sqlite_and_its_statements() -> None:
     assert not imported("import pipeline.app.locking, pipeline.cli.run") & {"sqlite3", "pipeline.store.ledger_file"}

@@ -56,7 +56,7 @@ def test_a_merge_keeps_what_is_later(tmp_path: Path) -> None:
 
 def test_all_of_a_change_or_nothing(tmp_path: Path) -> None:
     with Marks(tmp_path, manifest="m") as marks:
-        with pytest.raises(LedgerError):
+        with pytest.raises(sqlite3.IntegrityError):
             marks.edit({"j/a": {"sha256": SHA, "stars": 1}, "j/b": {"sha256": SHA, "stars": 9}}, at_ms=1)
         assert marks.since(0) == (0, {})
 

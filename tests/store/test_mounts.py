@@ -18,6 +18,7 @@ TABLE = """\
 34 22 0:29 / /mnt/nine rw - 9p hostshare rw
 35 22 0:30 / /mnt/over rw - nfs host:/a rw
 36 22 0:31 / /mnt/over rw - ext4 /dev/vdc rw
+37 22 0:32 / /mnt/bucket rw - fuse.gcsfuse my-bucket rw
 a line that means nothing
 """
 
@@ -37,7 +38,7 @@ def test_innermost_newest_mount_counts(place: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["/mnt/nfs/s", "/mnt/with space/s", "/mnt/sshfs/s", "/mnt/nine/s"], ids="D16-{}".format
+    "place", ["/mnt/nfs/s", "/mnt/with space/s", "/mnt/sshfs/s", "/mnt/nine/s", "/mnt/bucket/s"], ids="D16-{}".format
 )
 def test_state_on_a_network_file_system_is_refused(place: str) -> None:
     with pytest.raises(InputError, match="name a local `state_dir`"):

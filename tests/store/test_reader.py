@@ -168,6 +168,7 @@ async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
         "known_among",
         "record",
         "record_of",
+        "recorded_near",
         "attempts",
         "claimed_elsewhere",
         "made_by_path",

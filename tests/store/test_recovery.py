@@ -16,7 +16,7 @@ from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, FaultyDisk, close, files, image, recover, task, without_links
+from tests.store.fakes import PRICE, FaultyDisk, close, done, files, image, recover, task, verified, without_links
 
 POINTS = ("intent", "mid-write", "write", "fsync", "link", "dirsync", "done", "unlink")
 IN_RECOVERY = {
@@ -67,7 +67,7 @@ def test_killed_at_any_step_nothing_is_lost(quick_path: Path, point: str) -> Non
     check_after_death(quick_path, 3)
     whole = {data for data in arrived.values() if data in {image(number).data for number in range(3)}}
     assert whole <= set(files(quick_path / "out").values())
-    assert (recovery.recovered + recovery.done > 0) == (point not in ("intent", "mid-write"))
+    assert (recovery.recovered + done(quick_path) > 0) == (point not in ("intent", "mid-write"))
     assert recover(quick_path).recovered == 0
 
 
@@ -78,7 +78,7 @@ def test_killed_in_recovery_the_next_one_finishes(quick_path: Path, point: str) 
     recover(quick_path)
     check_after_death(quick_path, 3)
     again = recover(quick_path)
-    assert (again.recovered, again.unknown, again.torn) == (0, 0, 0)
+    assert (again.recovered, again.unknown) == (0, 0)
 
 
 async def lose(bench: Bench, number: int = 1) -> int:
@@ -107,7 +107,7 @@ async def test_whole_part_is_published_at_the_reserved_price(bench: Bench, reope
     (bench.out / "cats").mkdir()
     (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
     await reopen()
-    assert (bench.recovery.recovered, bench.recovery.unknown, bench.recovery.done) == (1, 0, 1)
+    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == (1, 0, 1)
     assert files(bench.out) == {"cats/1.png": image(1).data}
     with bench.reader() as reader:
         assert reader.spend().spent_microusd == PRICE
@@ -119,7 +119,7 @@ async def test_torn_part_is_removed(bench: Bench, reopen: Reopen) -> None:
     (bench.out / "cats").mkdir()
     (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data[:-9])
     await reopen()
-    assert (bench.recovery.torn, bench.recovery.unknown) == (1, 1)
+    assert bench.recovery.unknown == 1
     assert files(bench.out) == {}
 
 
@@ -162,7 +162,7 @@ async def test_part_of_a_done_task_is_the_leftover_of_its_commit(bench: Bench, r
     await bench.make(task(1), 1)
     os.link(bench.out / "cats/1.png", bench.out / "cats" / bench.part_name(1, image(1).sha256))
     await reopen()
-    assert (bench.recovery.recovered, bench.recovery.done) == (0, 1)
+    assert (bench.recovery.recovered, done(bench.root)) == (0, 1)
     assert files(bench.out) == {"cats/1.png": image(1).data}
 
 
@@ -171,7 +171,7 @@ async def test_part_gives_a_removed_image_back(bench: Bench, reopen: Reopen) -> 
     await bench.make(task(1), 1)
     (bench.out / "cats/1.png").rename(bench.out / "cats" / bench.part_name(1, image(1).sha256))
     await reopen()
-    assert (bench.recovery.recovered, bench.recovery.missing) == (1, [])
+    assert (bench.recovery.recovered, verified(bench.root)) == (1, ([], []))
     assert files(bench.out) == {"cats/1.png": image(1).data}
 
 
@@ -210,7 +210,7 @@ async def test_lost_request_of_a_task_that_is_done_since_stays_money_only(bench:
     await lose(bench)
     await bench.make(task(1), 1)
     await reopen()
-    assert (bench.recovery.unknown, bench.recovery.done) == (1, 1)
+    assert bench.recovery.unknown == 1
     with bench.reader() as reader:
         assert reader.states() == {TaskState.DONE: 1}
         assert reader.spend().unknown_microusd == PRICE
@@ -239,7 +239,7 @@ async def test_image_that_lost_its_part_to_a_rename_is_adopted(bench: Bench, reo
         await bench.make(task(1), 1)
     assert files(bench.out) == {"cats/1.png": image(1).data}
     await reopen()
-    assert (bench.recovery.recovered, bench.recovery.unknown, bench.recovery.done) == (1, 0, 1)
+    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == (1, 0, 1)
 
 
 class Killed(Exception):  # noqa: N818 - an event, not an error
@@ -285,16 +285,15 @@ async def test_done_files_are_compared_with_the_ledger(bench: Bench, reopen: Reo
             victim.unlink()
             victim.mkdir()
     await reopen()
-    found = (bench.recovery.missing, bench.recovery.changed)
-    assert found == ((["cats/1"], []) if harm == "missing" else ([], ["cats/1"]))
-    assert bench.recovery.done == 3
+    assert verified(bench.root) == ((["cats/1.png"], []) if harm == "missing" else ([], ["cats/1.png"]))
+    assert done(bench.root) == 3
 
 
 async def test_touched_file_is_hashed_once(bench: Bench, reopen: Reopen) -> None:
     await bench.make(task(1), 1)
     os.utime(bench.out / "cats/1.png", ns=(1, 1))
     await reopen()
-    assert bench.recovery.changed == []
+    assert verified(bench.root) == ([], [])
     disk = FaultyDisk()
     await reopen(disk=disk)
     assert not any(call == "read" for call, _ in disk.calls)
@@ -378,7 +377,7 @@ async def test_an_image_whose_folder_is_closed_waits_and_stops_nobody(bench: Ben
     with pytest.raises(StorageError, match="rejected/"):
         await bench.make(task(1), 1)
     await reopen(disk=FaultyDisk(closed))
-    assert (bench.recovery.recovered, bench.recovery.done) == (0, 0)
+    assert (bench.recovery.recovered, done(bench.root)) == (0, 0)
     assert any("Permission denied" in note for note in bench.recovery.notes)
     await reopen()
     assert bench.recovery.recovered == 1

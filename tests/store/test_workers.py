@@ -197,7 +197,7 @@ async def test_an_image_that_came_late_is_the_tasks_and_the_second_one_goes_to_r
     assert scene.rejected() == [image(2).data]
     await scene.reopen(**scene.options)
     assert scene.out() == {"cats/1.png": image(1).data}
-    assert scene.bench.recovery.conflicts == []
+    assert scene.bench.recovery.notes == []
 
 
 async def test_a_late_image_with_another_suffix_leaves_the_task_with_one_file(scene: Scene) -> None:

@@ -41,7 +41,7 @@ def test_tally_counts_the_tasks_of_later_stages_when_they_are_planned(clock, sta
     for _ in range(3):
         tally.take(ended())
     tally.take(StagePlanned(total=8, due=7))
-    assert repr(tally) == "<ProgressCounts 4/8, 0 retries>"
+    assert (tally.settled, tally.total, tally.retries) == (4, 8, 0)
 
 
 def test_tally_forgets_a_slow_start(clock, started, ended) -> None:

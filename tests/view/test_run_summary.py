@@ -26,9 +26,15 @@ def test_paragraph_is_one_line_when_all_is_well(summary) -> None:
     assert text == "Done: 60 images (56.0 MB) in 1 min 12 s for $2.34, 61 attempts. 40 existed already."
 
 
+def test_paragraph_says_what_may_have_been_billed_also_where_every_image_came(summary) -> None:
+    text = paragraph(summary(unknown_microusd=97_930), manifest="jobs/x.yaml")
+    assert " for $2.34, 61 attempts; $0.0979 more may have been billed. 40 existed already." in text
+
+
 def test_paragraph_says_when_nothing_was_to_do(summary) -> None:
     text = paragraph(summary(run=None, attempts=0, images=0, skipped=100), manifest="jobs/x.yaml")
     assert text == "Nothing to do: all 100 images exist already."
+    assert "the image exists" in paragraph(summary(run=None, attempts=0, images=0, total=1), manifest="jobs/x.yaml")
 
 
 def test_a_run_that_was_stopped_before_it_began_has_lost_nothing(summary) -> None:
@@ -56,11 +62,7 @@ def test_paragraph_shows_play_money_as_such(summary) -> None:
     [
         ({"failed": 3}, "3 failed: fix the cause, or retry: imgpipe retry x.yaml --failed."),
         ({"refused": 2}, "imgpipe retry x.yaml --refused"),
-        (
-            {"unknown": 1, "unknown_microusd": 39_000},
-            "up to $0.039; retry: imgpipe retry x.yaml --unknown",
-        ),
-        ({"unknown": 1}, "1 unknown: maybe billed; retry"),  # by an earlier run: what it cost is not of this one
+        ({"unknown": 1}, "1 unknown: maybe billed; retry: imgpipe retry x.yaml --unknown"),
         ({"conflict": 1}, "1 conflict: move the files in the way; or, if they are these tasks' images, record them"),
         (
             {"missing": 2},

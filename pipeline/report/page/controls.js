@@ -63,7 +63,6 @@ function fillHeader() {
   if (data.attempts) figures.push(["Attempts", whole.format(data.attempts)]);
   if (images) figures.push(["Per image", money(Math.round(shown / images))]);
   $("figures").replaceChildren(...figures.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
-  $("spend").hidden = !$("spend").querySelector("svg");
 }
 
 function fillFilters() {
@@ -200,7 +199,7 @@ const moves = {
 function onKey(event) {
   const at = event.target, isDialog = $("keys").open || $("redo-dialog").open;
   const isTyping = at.matches?.("input[type=search], select, textarea");
-  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !event.shiftKey && !isTyping && !isDialog) {
+  if ((event.ctrlKey || event.metaKey) && keyOf(event) === "z" && !event.shiftKey && !isTyping && !isDialog) {
     undo();
     event.preventDefault();
     return;
@@ -211,7 +210,8 @@ function onKey(event) {
     if (event.key === "Escape" && at.id === "note") { keepNote(); $("stage").focus({ preventScroll: true }); event.preventDefault(); }
     return;
   }
-  if (viewer.open ? viewerKey(event, at) : sheetKey(event, at)) event.preventDefault();
+  const isHeld = event.repeat && event.key.length === 1;  // a key that is held moves, but marks once
+  if (isHeld || (viewer.open ? viewerKey(event, at) : sheetKey(event, at))) event.preventDefault();
 }
 
 // Keys that mark: the same on the sheet and in the viewer.
@@ -223,7 +223,12 @@ function markKey(key, index) {
   return true;
 }
 
-const keyOf = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
+// A key is what it prints. Where that is no Latin letter or no digit, its place tells: з is P in Russian, & is 1 in French.
+function keyOf({ key, code, shiftKey }) {
+  const place = /^(?:Key([A-Z])|Digit([0-5]))$/.exec(code);
+  if (place && key.length === 1 && (key > "\x7f" || (place[2] && !shiftKey))) return (place[1] ?? place[2]).toLowerCase();
+  return key.length === 1 ? key.toLowerCase() : key;
+}
 
 function sheetKey(event, at) {
   const isOnControl = at.matches?.("button:not(.frame), a, summary, input");

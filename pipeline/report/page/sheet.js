@@ -1,4 +1,4 @@
-// The contact sheet: only images near the window exist as elements; the one with the focus always does.
+// The contact sheet: only images near the window exist as elements; the one with the focus always does. On paper all do.
 const sheet = $("sheet");
 let order = [];          // indexes of the rows that are shown, in order
 let places = new Map();  // index -> {position, line}
@@ -102,7 +102,9 @@ function makeHeader(section) {
   return element("h2", { class: "group" }, element("span", {}, section.title), element("small", {}, section.note ?? ""));
 }
 
+let isPrinting = false;
 function wantedLines() {
+  if (isPrinting) return plan.lines.map((_, at) => at);
   const top = window.scrollY - sheet.offsetTop, high = window.innerHeight;
   const from = lineAt(plan.lines, top - high * 0.75);
   const chosen = [];
@@ -150,6 +152,12 @@ function show(key, made, x, y, width, height) {
   sheet.append(made);
 }
 
+function redraw() {
+  for (const tile of tiles.values()) tile.remove();
+  tiles.clear();
+  draw();
+}
+
 let isDrawing = false;
 function drawSoon() {
   if (isDrawing) return;
@@ -165,10 +173,8 @@ function arrange(sections, wanted) {
   let position = 0;
   plan.lines.forEach((line, at) => line.tiles?.forEach(({ index }) => places.set(index, { position: position++, line: at })));
   sheet.style.height = `${plan.height}px`;
-  for (const tile of tiles.values()) tile.remove();
-  tiles.clear();
   if (!places.has(current)) current = order[0] ?? -1;
-  draw();
+  redraw();
   if (hadFocus) focusCurrent();
 }
 
@@ -216,4 +222,8 @@ function inNextLine(direction) {
 function refreshTile(index) {
   const tile = tiles.get(index);
   if (tile) updateTile(tile, index);
+}
+
+for (const name of ["beforeprint", "afterprint"]) {
+  window.addEventListener(name, () => { isPrinting = name === "beforeprint"; redraw(); });
 }

@@ -1,0 +1,91 @@
+"""`rendition`: an image as a recipe of `deliver:` asks for it, from whatever a person's programs made of it."""
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image, ImageCms, ImageDraw
+
+from pipeline.imaging.convert import rendition
+from pipeline.imaging.formats import NotAnImageError
+from pipeline.imaging.metadata import embed, extract, is_signed
+from tests.imaging.test_provenance import signed
+
+ASKED: dict[str, Any] = {"kind": None, "quality": 90, "max_side": None, "is_srgb": False, "is_stripped": False}
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SOURCE_TYPE = b"digitalsourcetype/trainedAlgorithmicMedia"
+
+
+def file(picture: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def rendered(data: bytes, **asked: Any) -> tuple[Image.Image, bytes, str]:
+    made, mime = rendition(data, **{**ASKED, **asked})
+    with Image.open(io.BytesIO(made)) as picture:
+        picture.load()
+        assert Image.MIME[picture.format or ""] == mime
+        return picture, made, mime
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_conversion_keeps_the_record_and_the_statements_of_others(form: str, kind: str) -> None:
+    record: dict[str, object] = {"prompt": "x" * 70_000}
+    exif = Image.Exif()
+    exif[0x8298] = "(c) somebody"
+    data = embed(file(Image.radial_gradient("L"), form, exif=exif), f"image/{form.lower()}", record)
+    picture, made, _ = rendered(data, kind=kind, max_side=100, is_srgb=True)
+    assert (extract(made), SOURCE_TYPE in made) == (record, True)
+    assert picture.getexif()[0x8298] == "(c) somebody"
+    _, bare, _ = rendered(data, kind=kind, max_side=100, is_stripped=True)
+    assert (extract(bare), SOURCE_TYPE in bare) == (None, False)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_picture_that_loses_its_signature_says_that_a_model_made_it(kind: str) -> None:
+    _, made, _ = rendered(signed("PNG"), kind=kind, max_side=20)
+    assert (is_signed(made), SOURCE_TYPE in made) == (False, True)
+
+
+def test_a_picture_with_a_palette_is_scaled_in_all_colours() -> None:
+    picture = Image.new("L", (400, 400), 0)
+    ImageDraw.Draw(picture).ellipse((0, 0, 399, 399), fill=255)
+    small, _, _ = rendered(file(picture.convert("P"), "PNG"), max_side=50)
+    assert len(set(small.convert("L").get_flattened_data())) > 2
+
+
+def test_sixteen_bits_keep_their_brightness() -> None:
+    half = Image.frombytes("I;16", (10, 10), b"\0\x80" * 100)
+    picture, _, _ = rendered(file(half, "PNG"), kind="jpeg")
+    assert picture.getpixel((5, 5)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_printers_colours_become_those_of_screens(kind: str) -> None:
+    red = file(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")
+    picture, _, _ = rendered(red, kind=kind, is_srgb=True)
+    assert (picture.mode, "icc_profile" in picture.info) == ("RGB", False)
+    red_green_blue = picture.getpixel((5, 5))
+    assert isinstance(red_green_blue, tuple)
+    assert red_green_blue[0] > 250 > 5 > red_green_blue[1]
+
+
+def test_the_bytes_say_what_a_file_is_not_its_name() -> None:
+    data = file(Image.new("RGB", (20, 20)), "JPEG")
+    assert rendition(data, **{**ASKED, "is_stripped": True})[1] == "image/jpeg"
+    assert rendered(data, kind="png")[2] == "image/png"
+
+
+def test_what_is_no_png_jpeg_or_webp_is_refused_in_words() -> None:
+    with pytest.raises(NotAnImageError, match=r"^not a whole PNG, JPEG or WebP image$"):
+        rendition(file(Image.new("RGB", (20, 20)), "GIF"), **ASKED)
+
+
+@pytest.mark.parametrize("quality", [90, 100])
+def test_a_picture_full_of_grain_becomes_a_jpeg(quality: int, capfd: pytest.CaptureFixture[str]) -> None:
+    grain = Image.merge("RGB", [Image.effect_noise((512, 512), 60) for _ in range(3)])
+    assert rendered(file(grain, "PNG"), kind="jpeg", quality=quality)[0].size == (512, 512)
+    assert capfd.readouterr().err == ""
