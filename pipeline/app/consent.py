@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.app.context import Setup
+from pipeline.app.orphans import behind
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import ImgpipeError, InputError, TryLater
 from pipeline.model import TaskState
@@ -70,18 +71,27 @@ def begun_beside(reader: LedgerReader, plan: Plan) -> str | None:
 
 
 def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:
-    """Return the most a run may cost: every task asked as often as `retry.attempts` and its checks allow."""
-    if plan.most.known_price is None:
+    """Return the most a run may cost: every task asked as often as `retry.attempts` and its checks allow.
+
+    Where other jobs follow, only what is left of the budgets is known. None: nothing bounds it.
+    """
+    if plan.most.known_price is None or jobs_behind(setup, plan):
         return left_microusd
     most = (plan.most.known_price + plan.redos.price_microusd) * setup.manifest.retry.attempts
     return most if left_microusd is None else min(most, left_microusd)
+
+
+def jobs_behind(setup: Setup, plan: Plan) -> tuple[str, ...]:
+    """Return the jobs whose rows follow from images that `plan` would make first, and which it does not count."""
+    return tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due}))
 
 
 def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None) -> Setup:
     """Return `setup` if its cost is agreed to; raise InputError with the remedy if not.
 
     Nobody agreed to anything below the threshold either: without a yes or a budget the threshold itself is the
-    run's ceiling, so that repeats cannot carry a small run over it.
+    run's ceiling, so that repeats cannot carry a small run over it. A yes to a plan that other jobs follow from is one
+    to every repeat of that plan: what follows was not in the question, and asks again when that is spent.
     """
     limits, budget = setup.limits, setup.limits.budget
     is_bounded = any(ceiling is not None for ceiling in (budget.run, budget.day, budget.month))
@@ -95,10 +105,12 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
             raise InputError(f"{question}; confirm with --yes, or set a budget with --budget USD or limits.budget")
         if not confirm(f"{question}. Go on?"):
             raise InputError("not confirmed; nothing was sent")
-        return setup
+        if not jobs_behind(setup, plan):
+            return setup
     if price is None:
         return setup
-    return replace(setup, limits=replace(limits, budget=replace(budget, run=CONSENT_MICROUSD)))
+    ceiling = CONSENT_MICROUSD if price <= CONSENT_MICROUSD else price * setup.manifest.retry.attempts
+    return replace(setup, limits=replace(limits, budget=replace(budget, run=ceiling)))
 
 
 def _question(plan: Plan) -> str:

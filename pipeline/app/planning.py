@@ -19,9 +19,9 @@ from typing import Final
 
 import msgspec
 
-from pipeline.app.consent import doubts, prices_of
+from pipeline.app.consent import doubts, jobs_behind, prices_of
 from pipeline.app.context import Flags, Setup
-from pipeline.app.orphans import NEAR, Orphans, Renames, behind, check_name
+from pipeline.app.orphans import NEAR, Orphans, Renames, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
@@ -260,7 +260,7 @@ def make_plan(
         said = unmatched + said
     planned = Planned(
         plan=plan,
-        behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
+        behind=jobs_behind(setup, plan),
         digests=digests.learned,
         warnings=[*doubts(setup, reader), *setup.warnings(plan.models), *_heic(unreadable)] if plan.due else [],
         said=said,

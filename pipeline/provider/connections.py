@@ -122,6 +122,8 @@ class Answers(ResponseHandler):
         """Take what TLS still has of an answer, then what aiohttp makes of the end."""
         for piece in _left_over(self.transport):
             self.data_received(piece)
+        while self._reading_paused:  # aiohttp's parser keeps what comes meanwhile, and drops it at the end
+            self.resume_reading()
         super().connection_lost(exc)
 
 

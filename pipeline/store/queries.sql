@@ -366,8 +366,8 @@ SELECT id, look FROM task WHERE manifest = :manifest AND job = :job AND look <> 
 SELECT job, count(*) FROM task WHERE manifest = :manifest GROUP BY job
 
 -- name: attempts
-SELECT attempt, run, number, state, model, reserved_microusd, cost_microusd, sent_at, ended_at, seconds, fault, status,
-  code, request_id, response_id, model_version, reason, sha256, kept, fingerprint
+SELECT attempt, run, number, state, reserved_microusd, cost_microusd, sent_at, ended_at, seconds, fault, status, request_id,
+  response_id, model_version, reason, sha256, fingerprint
 FROM attempt WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id) ORDER BY attempt
 
 -- name: unknowns

@@ -278,7 +278,6 @@ class PastAttempt:
     run: int
     number: int
     state: str
-    model: str
     reserved_microusd: int
     cost_microusd: int
     sent_at: datetime
@@ -286,13 +285,11 @@ class PastAttempt:
     seconds: float | None
     fault: str | None
     status: int | None
-    code: str | None
     request_id: str | None
     response_id: str | None
     model_version: str | None
     reason: str
     sha256: str | None
-    kept: str | None
     fingerprint: str  # of its request
 
 

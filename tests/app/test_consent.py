@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.app import context
-from pipeline.app.consent import wallet_of
+from pipeline.app import context, plan
+from pipeline.app.consent import at_most, wallet_of, with_consent
 from pipeline.app.planning import reading
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.sources import read_digest
@@ -37,3 +37,21 @@ async def test_P9_a_day_begins_where_limits_say(imgpipe: Imgpipe, hour: int, lef
     await store.aclose()
     with reading(setup) as reader:
         assert wallet_of(setup, reader).left_microusd == left
+
+
+CHAIN = "a: {prompt: A, variants: 150, items: {x: {}}}, b: {each: {job: a}, images: ['{{ file.path }}'], prompt: B}"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "ceiling"), [(CHAIN, 36_721_500), (CHAIN.partition(", b")[0], None)], ids=["chain", "one-job"]
+)
+def test_P9_a_yes_to_the_first_job_of_a_chain_is_no_yes_to_the_others(
+    imgpipe: Imgpipe, jobs: str, ceiling: int | None
+) -> None:
+    path = imgpipe.folder / "shop.yaml"
+    path.write_text(f"jobs: {{{jobs}}}\n")
+    setup = context.prepare(path, context.Flags())
+    found = plan.plan(setup).plan
+    assert found.most.known_price == 7_344_300
+    assert with_consent(setup, found, lambda _question: True).limits.budget.run == ceiling
+    assert at_most(setup, found, None) == (36_721_500 if ceiling is None else None)

@@ -299,8 +299,9 @@ async def test_bodies_bring_only_so_much_in_one_iteration_of_the_event_loop_and_
 class Closing:
     """A server with TLS, in threads: it sends an answer of the size that the prompt names, and closes at once."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, *, is_chunked: bool = False) -> None:
         self.context = context
+        self.is_chunked = is_chunked
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"https://127.0.0.1:{self.listener.getsockname()[1]}"
         self.closed = 0
@@ -312,9 +313,17 @@ class Closing:
                 while b"IMAGE" not in received:
                     received += peer.recv(65536)
                 size = int(re.search(rb'"text":"(\d+)"', received)[1])
-                head = (HEAD % size).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)  # it is not used again
-                peer.sendall(head + BODY[:size])
+                peer.sendall(self.answer(size))
             self.closed += 1
+
+    def answer(self, size: int) -> bytes:
+        """Return an answer of this size, after which the connection is not used again."""
+        head = (HEAD % size).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        if not self.is_chunked:
+            return head + BODY[:size]
+        head = re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", head)
+        chunks = (BODY[at : min(at + 8192, size)] for at in range(0, size, 8192))
+        return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -361,6 +370,20 @@ def test_P2_bodies_that_are_paused_are_whole_though_the_server_has_closed(make_c
 
     for _ in sizes:
         threading.Thread(target=closing.serve, args=(1,), daemon=True).start()
+    with closing.listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(ask()) == [BODY[:size] for size in sizes]
+
+
+def test_P2_answers_in_chunks_are_whole_though_the_server_has_closed(make_client, make_task):
+    """What came while the parser was paused is parsed before it is told of the end: nginx sends answers so."""
+    server, trusting = certified()
+    closing, sizes = Closing(server, is_chunked=True), range(300_000, 900_000, 50_000)
+
+    async def ask() -> list[bytes]:
+        async with make_client(closing.url, tls=trusting, timeout_s=15, patience=PATIENCE) as client:
+            return [(await client.send(make_task(prompt=str(size)))).body for size in sizes]
+
+    threading.Thread(target=closing.serve, args=(len(sizes),), daemon=True).start()
     with closing.listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(ask()) == [BODY[:size] for size in sizes]
 
