@@ -1,7 +1,8 @@
 """The sending part of a run: client, embedded simulator, throttle and engine around one spool of due tasks.
 
 Imported only when something is due: the network's libraries take longer to import than a small plan takes to make. It
-also tunes the process for many large images (allocator, garbage collector, threads), once, when something is sent.
+also tunes the process for many large images (allocator, garbage collector, threads, open files), once, when something
+is sent.
 """
 
 import asyncio
