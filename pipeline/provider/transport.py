@@ -274,10 +274,7 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
         case aiohttp.ClientHttpProxyError():
             return Fault.UNREACHABLE, Billed.NO, f"the proxy refused the connection ({error.status})"
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as flaw):
-            words = f"TLS failed: the certificate of {error.host} is not accepted: {flaw.verify_message}"
-            if flaw.verify_code in _UNKNOWN_ISSUER:
-                words += "; if a company's proxy is in between, SSL_CERT_FILE names its certificate"
-            return Fault.ADDRESS, Billed.NO, words
+            return Fault.ADDRESS, Billed.NO, _certificate_words(error.host, flaw)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
@@ -311,6 +308,13 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.SILENCE, Billed.MAYBE, f"the answer was cut: {error}"
         case _:
             return Fault.SILENCE, Billed.MAYBE, f"the connection was lost: {error}"
+
+
+def _certificate_words(host: str, flaw: ssl.SSLCertVerificationError) -> str:
+    words = f"TLS failed: the certificate of {host} is not accepted: {flaw.verify_message}"
+    if flaw.verify_code not in _UNKNOWN_ISSUER:
+        return words
+    return f"{words}; if a company's proxy is in between, SSL_CERT_FILE names its certificate"
 
 
 async def _on_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
