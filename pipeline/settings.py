@@ -68,6 +68,9 @@ class StopOn:
     after: int = 25
 
 
+SPARE_FILES: Final = 96  # descriptors for the ledger, writers and libraries, beside one for each request in flight
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Ceilings of one run."""

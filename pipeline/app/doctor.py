@@ -38,7 +38,7 @@ from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.credentials import check_address, find_key, find_proxy, other_key
-from pipeline.settings import Kind, Limits, ProviderSettings
+from pipeline.settings import SPARE_FILES, Kind, Limits, ProviderSettings
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
 
@@ -51,7 +51,6 @@ _IMAGE: Final = re.compile(r"image|banana")
 LEAST_FREE: Final = 100 * 10**6
 LITTLE_FREE: Final = 10**9
 LEAST_SQLITE: Final = (3, 37, 0)  # STRICT tables, https://www.sqlite.org/stricttables.html
-SPARE_FILES: Final = 96  # descriptors for the ledger, writers and libraries, beside one for each request in flight
 BASE_MEMORY: Final = 120 * 2**20  # of a run beside what its limits allow in flight
 MEMORY_LIMITS: Final = (  # of a container, where it sees them: version 2, version 1
     Path("/sys/fs/cgroup/memory.max"),
@@ -161,13 +160,13 @@ def _clock(setup: Setup | None) -> Check:
 
 
 def _limits(limits: Limits) -> Iterator[Check]:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a run raises the soft one
     needed = limits.concurrency + SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        text = f"{soft:,} at once, {needed:,} are needed for {limits.concurrency:,} requests in flight"
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        text = f"{hard:,} at once, {needed:,} are needed for {limits.concurrency:,} requests in flight"
         yield _warn("open files", text, f"ulimit -n {needed}, or lower limits.concurrency")
     else:
-        yield _ok("open files", "unlimited" if soft == resource.RLIM_INFINITY else f"{soft:,} at once")
+        yield _ok("open files", "unlimited" if hard == resource.RLIM_INFINITY else f"{hard:,} at once")
     available = _available_bytes()
     wanted = BASE_MEMORY + limits.memory_bytes + limits.concurrency * (CONNECTION_BYTES + UNREAD_BYTES)
     if available is not None and available < wanted:

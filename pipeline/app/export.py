@@ -31,6 +31,8 @@ from pipeline.app.planning import PRESENT, done_images, reading
 from pipeline.app.redo import marked
 from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, StorageError
+from pipeline.manifest.outputs import is_input
+from pipeline.manifest.sources import input_globs
 from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
 from pipeline.plan.plan import PlanRow
 from pipeline.store.files import Disk, link_or_rename
@@ -62,12 +64,14 @@ class _NotCopied(Exception):  # noqa: N818 - reads as what happened
 
 def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
     """Copy every picked image into `folder`. Raises InputError when nothing is picked, StorageError."""
-    exported, locations = Exported(), Locations()
+    exported, locations, inputs = Exported(), Locations(), input_globs(setup.manifest)
     with reading(setup) as reader:
         for task_id, mark in marked(setup, "picked", picks_path).items():
             try:
                 artifact = _picked(reader, task_id, mark)
                 target = folder / artifact.path
+                if is_input(str(target), inputs):
+                    raise _NotCopied(f"{target} would be an input, and bought anew; export to another folder")
                 is_new = _place(setup.manifest.location_of(artifact), target, locations)
                 (exported.copied if is_new else exported.present).append(target)
             except _NotCopied as why:

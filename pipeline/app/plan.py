@@ -6,10 +6,10 @@ Reads manifest, ledger and files; never locks, never sends, changes nothing.
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_holds, void_holds, wallet_of
+from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_holds, prices_of, void_holds, wallet_of
 from pipeline.app.context import Setup, of_host
-from pipeline.app.planning import Planned, make_plan, reading
-from pipeline.model import BucketUrl
+from pipeline.app.planning import Planned, make_plan, reading, rehearsed
+from pipeline.model import BucketUrl, TaskState
 from pipeline.plan.decide import MISSING, FileView
 from pipeline.plan.plan import Group, Plan
 from pipeline.store.reader import LedgerReader
@@ -27,7 +27,6 @@ def plan(setup: Setup) -> Planned:
         return make_plan(setup, reader, files=FileView() if is_bucket else None)
 
 
-BEHIND: Final = "more tasks follow from images that are made first; they are not in this plan yet"
 FEWEST: Final = 5  # images of a run, below which its pace says nothing
 
 
@@ -53,7 +52,7 @@ def bill(setup: Setup) -> PlanBill:
                 *_doubtful(setup, reader, plan),
                 *_ends(setup, reader, plan, left=left, forecast=forecast),
                 *planned.notes,
-                *(f"{job}: {BEHIND}" for job in planned.behind),
+                *_following(setup, reader, planned),
                 *_left_alone(setup, plan),
                 *_changed(setup, plan),
                 *plan.notes,
@@ -80,6 +79,23 @@ def _forecast(setup: Setup, reader: LedgerReader, due: int) -> Forecast | None:
     if pace is None:
         return Forecast(seconds=fastest, is_least=True, basis=f"at {rate:g} requests a minute")
     return Forecast(seconds=max(due / pace, fastest), basis="at the pace of the last run")
+
+
+def _following(setup: Setup, reader: LedgerReader, planned: Planned) -> Iterator[str]:
+    """Say which tasks follow from images that are made first, and at which price where all tasks are selected."""
+    quote = prices_of(setup, reader).quote
+    for job in planned.behind:
+        group, what = Group(), "more tasks follow"
+        for task in rehearsed(setup.manifest, jobs=[job]) if setup.flags.selection.is_everything else ():
+            known, price = reader.known(task.id), quote(task)
+            if known is None or known.state is not TaskState.DONE:
+                group.add(None if price is None else price.least)
+        counted = planned.plan.due_of(job)
+        group = Group(group.tasks - counted.tasks, group.price_microusd - counted.price_microusd, group.unpriced)
+        if group.tasks > 0 and group.price_microusd >= 0:
+            follow = "follows" if group.tasks == 1 else "follow"
+            what = f"{count(group.tasks, 'more task')}, {_price(setup, group)}, {follow}"
+        yield f"{job}: {what} from images that are made first; not in this plan yet"
 
 
 # -- what a person should know ------------------------------------------------------------------------------------

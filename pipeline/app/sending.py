@@ -7,9 +7,10 @@ also tunes the process for many large images (allocator, garbage collector, thre
 import asyncio
 import ctypes
 import gc
+import resource
 import time
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from socket import NI_NUMERICHOST, NI_NUMERICSERV
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.app.consent import owner_of, prices_of
 from pipeline.app.context import Setup
-from pipeline.engine.events import Event, Workers
+from pipeline.engine.events import Event, Warned, Workers
 from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
@@ -27,7 +28,8 @@ from pipeline.provider.catalogue import PriceList
 from pipeline.provider.client import Client
 from pipeline.senders.checker import REMEMBERED, TwinFinder
 from pipeline.senders.local import LocalSender
-from pipeline.settings import ProviderSettings
+from pipeline.settings import SPARE_FILES, Limits, ProviderSettings
+from pipeline.text import count
 
 if TYPE_CHECKING:
     from pipeline.app.run import ActiveRun
@@ -61,9 +63,43 @@ def fit_for_images() -> None:
         mallopt(option, value)
 
 
+def fit_descriptors(limits: Limits, *, each: int = 1) -> Limits:
+    """Raise this process's soft limit of open files as far as needed; return limits that keep to what it may open.
+
+    Without a descriptor no image can be written, neither to its place nor to rejected/: connections must not take the
+    last ones. `each`: descriptors of one request in flight.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = limits.concurrency * each + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return limits
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    if soft >= needed:
+        return limits
+    concurrency = max(1, (soft - SPARE_FILES) // each)
+    return replace(
+        limits, concurrency=concurrency, start=None if limits.start is None else min(limits.start, concurrency)
+    )
+
+
+def _keep_to_descriptors(run: "ActiveRun") -> None:
+    """Have fewer requests in flight where there are not descriptors for all, and say so."""
+    setup = run.setup
+    is_embedded = setup.is_play_money and setup.provider.base_url is None  # it has the other end of each connection
+    limits = fit_descriptors(setup.limits, each=2 if is_embedded else 1)
+    if limits.concurrency < setup.limits.concurrency:
+        most = count(limits.concurrency, "request")
+        run.listen(Warned(text=f"{most} in flight at most: this process may not open more files (ulimit -n)"))
+        run.setup = replace(setup, limits=limits)
+
+
 async def send(run: "ActiveRun", stages: AsyncGenerator[Iterable[Due], None]) -> None:
     """Ask for what is in the stages, one after the other. A hold the provider asked for is remembered."""
     fit_for_images()
+    _keep_to_descriptors(run)
     # Has libuv begin its threads while there is memory: where it cannot, it aborts the process (src/threadpool.c). The
     # name is numeric, so nothing is looked up.
     await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), NI_NUMERICHOST | NI_NUMERICSERV)

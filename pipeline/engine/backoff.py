@@ -1,10 +1,10 @@
-"""A backoff: a time in which no request is started but one probe at a time; and whether a fast 503 begins one."""
+"""A backoff: a time in which no request is started but one probe at a time, and which refusals begin one."""
 
 import math
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from pipeline.engine.starts import StartHistory, Ticket
-from pipeline.model import Failure, Fault
 
 SPREAD = 0.1  # of a delay, added at random: many clients may have been given the same second
 PROBE_S, PROBE_MOST_S = 0.25, 2.0  # the first gap before a probe: a quarter of an answer's time, within these
@@ -14,11 +14,12 @@ SLOW_S = 1.0  # gaps grow faster from here, where probes are dear
 FEW = 50  # starts that were taken: with fewer, a refused probe is dear
 PROBES = 500.0  # a gap of this / (starts taken) seconds is long enough, but none under 5 s
 
-FAST_S, FAST_SHARE = 0.5, 0.25  # before that, or before this share of an answer's time
-ROUND = 100  # starts: one in ten of them refused by chance is below 1/2.5 of that in the next round once in forty
-MANY, GONE = 0.08, 1 / 2.5  # begin a trial at this share refused, with so much of the rate; a limit if it fell to
-CLEAR = 0.25  # refused: more than stray faults
-ROUNDS_OF_NO, ROUNDS_OF_YES = 10, 2  # until a no is tried again; with many refused, until a yes was wrong
+SEEN, MOST_SEEN = 3, 32  # backoffs that begin a trial; twice as many after one that failed
+EARLY, DEEP = 20, 0.7  # a backoff is early after so few starts, deep at this share of the highest rate refused
+SETTLED = 100  # starts: a trial; and within which a second closure shows a limit
+NEAR, LEAST_NEAR = 8, 4  # starts, and how many of them chance refuses at most, where it refuses few
+MANY, MOST = 0.12, 0.5  # the share that chance refuses at most: before the first trial, and after
+MEMORY = 400  # starts that a share is counted over
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,11 +32,12 @@ class Backoff:
     lowest: int  # and the fewest beside any
     usual: int  # level of the requests that were taken before
     rate: float  # at which requests were started
+    is_rate: bool  # whether a rate had been learned
     teaches: bool  # whether it says something about a limit
     gap_s: float  # before the next probe
     until: float = -math.inf
     is_named: bool = False  # the server named a delay
-    is_503: bool = False
+    status: int | None = None  # of the first refusal
     reason: str = ""
     refusals: int = 0
     way_s: float = 0.01  # how long a refusal takes
@@ -78,65 +80,70 @@ class Backoff:
 
 
 @dataclass(slots=True)
-class Overload:
-    """Whether a 503 that comes fast is a refusal, as 429 is, or a fault of the moment.
+class Strays:
+    """Whether refusals of one status come from a limit, or by chance: then as many come however little is sent.
 
-    Two that follow on each other, without a start that was taken between them, are refusals. Whether single ones come
-    from a limit is tried: only those of a limit end when less is sent. `is_limit` None: not known.
+    Capacity that is shared with strangers refuses by chance (Vertex AI, "dynamic shared quota":
+    googleapis/python-genai#2001), and so does a relay of which one account is full. A limit that was found refuses
+    again after it has grown, chance before. So after backoffs that began early, or at a much lower rate than was
+    refused before, there is a *trial*: requests start as if nothing were limited, and a single refusal closes nothing.
+    If it is a limit, it refuses most of the next starts.
     """
 
-    is_limit: bool | None = None
-    before: float = 0.0  # the share refused when the trial began; 0.0: none is under way
-    _starts: int = 0
-    _refused: int = 0
-    _rounds: int = 0
-    _last: int = 0  # serial of the last fast 503
-    _row: int = 0
-    _last_served: int = 0
+    is_limit: bool  # what holds until a trial, or a closure, shows otherwise
+    refused: float = 0.0  # by chance
+    starts: float = 40.0  # of so many; the first ones are assumed
+    _most: float = MANY  # the share that chance refuses at most
+    _near: deque[int] = field(default_factory=lambda: deque(maxlen=NEAR))  # serials of the last starts refused
+    _trial: int = 0  # serials: at which the trial began, and of the last closure
+    _closure: int = -SETTLED
+    _seen: list[tuple[float, int, bool]] = field(default_factory=list)  # backoffs: rate, serial, whether it was early
+    _needed: int = SEEN
 
-    def served(self, ticket: Ticket) -> None:
-        """Note an answer."""
-        self._last_served = max(self._last_served, ticket.serial)
+    def served(self) -> None:
+        """Count an answer."""
+        self.starts += not self.is_limit
+        if self.starts > MEMORY:
+            self.starts, self.refused = self.starts / 2, self.refused / 2
 
-    def is_refusal(
-        self, ticket: Ticket, failure: Failure, seconds: float, history: StartHistory, *, is_open: bool
-    ) -> bool:
-        """Whether a 503 that took so long is a refusal. `is_open`: none was refused just before."""
-        if failure.status != 503 or failure.fault is not Fault.OUTAGE:
-            return False
-        if seconds > max(FAST_S, FAST_SHARE * history.latency_s):
-            return False
-        is_alone = self._last < self._last_served or any(self._last < n < ticket.serial for n in history.open)
-        self._row = 1 if is_alone else self._row + 1
-        self._last = ticket.serial
-        self._refused += is_open
-        return self.is_limit is True or self._row >= 2 or not is_open
-
-    def started(self) -> bool | None:
-        """Count a start. True: begin a trial, send less; False: they are no limit, forget what they taught."""
-        self._starts += 1
-        if self._starts < ROUND:
-            return None
-        share, self._refused, self._starts = self._refused / self._starts, 0, 0
-        if self.is_limit is not None:
-            return self._review(share)
-        if not self.before:
-            self.before = share if share >= MANY else 0.0
-            return True if self.before else None
-        self.is_limit = share <= GONE * self.before
-        self.before, self._rounds = 0.0, 0
-        return False
-
-    def _review(self, share: float) -> bool | None:
-        self._rounds += 1
+    def is_closing(self, ticket: Ticket) -> bool:
+        """Count a refusal while the gate is open; returns whether it is more than chance."""
         if self.is_limit:
-            self._rounds *= share >= MANY
-            if self._rounds < ROUNDS_OF_YES:
-                return None
-            self.is_limit, self._rounds = False, 0
+            return True
+        share = self.refused / self.starts
+        self.starts, self.refused = self.starts + 1, self.refused + 1
+        self._near.append(ticket.serial)
+        near = sum(abs(ticket.serial - serial) < NEAR for serial in self._near)
+        mean = NEAR * share
+        chance = math.ceil(mean + 3 * math.sqrt(mean * (1 - share)))  # three standard deviations above the mean
+        return near >= min(NEAR - 1, max(LEAST_NEAR, chance)) or (self.starts > SETTLED and share > self._most)
+
+    def shows_limit(self, serial: int, *, is_probe: bool) -> bool:
+        """Note a closure, or that its probes are refused too; returns whether it is a limit."""
+        if not self.is_limit:
+            is_trial = serial - self._trial < SETTLED
+            self.is_limit = is_probe or is_trial or serial - self._closure < SETTLED
+            self._closure = serial
+            self._near.clear()
+            if self.is_limit:
+                self._needed = min(MOST_SEEN, 2 * self._needed) if is_trial else SEEN
+        return self.is_limit
+
+    def is_trial_due(self, backoff: Backoff, history: StartHistory) -> bool:
+        """Note a backoff that has ended; returns whether a trial begins."""
+        if not self.is_limit:
             return False
-        if share > CLEAR:
-            self.is_limit, self._rounds = True, 0
-        elif self._rounds >= ROUNDS_OF_NO:
-            self.is_limit = None
-        return None
+        if backoff.is_named or backoff.rate == math.inf:
+            self._seen.clear()
+            return False
+        rate = backoff.rate if backoff.is_rate else 0.0
+        self._seen.append((rate, history.serial, history.period < EARLY))
+        last = self._seen[-SEEN:]
+        is_deep = 0 < rate <= DEEP * max(rate for rate, _, _ in self._seen)
+        if len(self._seen) < self._needed or not (is_deep or all(is_early for _, _, is_early in last)):
+            return False
+        self.is_limit, self._most, self._trial = False, MOST, history.serial
+        self.refused, self.starts = len(last), history.serial - last[0][1] + NEAR
+        self._near.clear()
+        self._seen.clear()
+        return True

@@ -95,6 +95,7 @@ class LimitSearch:
         self._alone_s = 0.0  # how long the canary alone was in flight
         self._long_at = self._before_at = math.inf  # when the last window ended, and the one before
         self._row: deque[tuple[int, int, float]] = deque(maxlen=ROW)  # levels and usual levels of backoffs, and rates
+        self._before: tuple[Growth | None, float] | None = None  # both limits before a trial
         self._same = 0  # backoffs at the same level
 
     def __repr__(self) -> str:
@@ -196,6 +197,7 @@ class LimitSearch:
             lowest=ticket.level - 1,
             usual=self._history.usual_level(ticket),
             rate=1 / apart_s if apart_s > 0 else math.inf,
+            is_rate=self.rate is not None,
             teaches=teaches,
             gap_s=self._probe_gap_s(),
         )
@@ -320,17 +322,13 @@ class LimitSearch:
 
     # -- trials ---------------------------------------------------------------------------------------------------
 
-    def slow_down(self, rate: float) -> None:
-        """Start at most so many a second, to see whether refusals become fewer."""
-        self.is_slow_start = False
-        if self.rate is None or self.rate.value > rate:
-            self.rate = Growth(rate, 0.0, math.inf)
-
-    def speed_up(self) -> None:
-        """Ask for what the trial took away: it was a limit, and lies between."""
-        if self.rate is not None:
-            self.rate = Growth.guess(self.rate.value)
-
-    def restart(self) -> None:
-        """Forget the rate, and start slowly again: what taught it was no limit."""
+    def begin_trial(self) -> None:
+        """Start slowly again, as if nothing were limited: what was learned may have come by chance."""
+        self._before = self.rate, self.limit
         self.rate, self.is_slow_start = None, True
+
+    def end_trial(self) -> None:
+        """Go on with what had been learned: it is a limit."""
+        if self._before is not None:
+            self.rate, self.limit = self._before
+            self._before = None

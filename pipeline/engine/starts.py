@@ -80,11 +80,6 @@ class StartHistory:
         """Count the taken starts after `begin` and before `end`."""
         return sum(begin < one.at < end for one in self.taken)
 
-    def taken_rate(self, count: int, now: float) -> float:
-        """Return the starts a second of the last `count` that were taken."""
-        count = min(len(self.taken), count)
-        return count / max(0.1, now - self.taken[-count].at)
-
     def least_gap_s(self, until: float) -> float:
         """Return how close two taken starts of this period were, at the least; infinite where there is only one."""
         taken = sorted(one.at for one in self._latest(self.period + 1) if self.period_at <= one.at <= until)

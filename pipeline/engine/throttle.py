@@ -5,8 +5,9 @@
 3. A refusal closes the gate (`backoff`). Nobody starts before a named delay is over; where none is named, a probe asks
    after gaps that grow, and once when an answer comes. A probe that is not refused within twice the time of a refusal
    opens the gate, and how it opened teaches what is counted.
-4. Other 5xx, silence and connections that fail: five of the last twenty close the gate, and teach nothing. Whether a
-   503 is a refusal decides `overload`.
+4. Refusals may also come by chance, however little is sent: `backoff.Strays` tells them from a limit. They close
+   nothing; the task is asked again a second later.
+5. Other 5xx, silence and connections that fail: five of the last twenty close the gate, and teach nothing.
 
 `Throttle` neither sleeps nor sends: the clock and the die are parameters. `Gate` is its one async front.
 """
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from pipeline.engine.backoff import SPREAD, Backoff, Overload
+from pipeline.engine.backoff import SPREAD, Backoff, Strays
 from pipeline.engine.halt import Halt
 from pipeline.engine.limit_search import LimitSearch
 from pipeline.engine.starts import RateWindow, StartHistory, Ticket
@@ -28,9 +29,9 @@ from pipeline.model import UNSENT, Failure, Fault
 from pipeline.settings import Limits, Retry
 
 SOON_S = 0.001  # the least wait: a rounding error must not become a busy loop
-STRAY_GAP_S = 0.05  # before the first probe after 503s that are no limit
+STRAY_GAP_S, STRAY_WAIT_S = 0.05, 1.0  # before a probe, and before the same task, after refusals by chance
+FAST_S, FAST_SHARE = 0.5, 0.25  # a 503 before that, or before this share of an answer's time, is a refusal
 RECENT, DOWN_AT = 20, 5
-LESS, LATELY = 0.8, 100  # of the rate of so many starts is sent to see whether 503s end
 UNREACHED_CAP_S = 5.0  # between probes while nobody was ever reached
 GIVE_UP_S, UNREACHED_S = 600.0, 60.0
 
@@ -69,7 +70,7 @@ class Throttle:
         self._given_rate = None if limits.requests_per_minute is None else RateWindow(limits.requests_per_minute)
         self._history = StartHistory()
         self._search = LimitSearch(limits, self._history)
-        self._overload = Overload()
+        self._strays = {429: Strays(is_limit=True), 503: Strays(is_limit=False)}  # until shown otherwise
         self._backoff: Backoff | None = None
         self._is_canary = True
         self._is_reached = False
@@ -139,9 +140,7 @@ class Throttle:
         self._recent.append(False)
         if self._given_rate is not None:
             self._given_rate.started(now)
-        can_grow = self._backoff is None and not self._overload.before
-        self._search.started(now, is_canary=self._is_canary, can_grow=can_grow)
-        self._try(now)
+        self._search.started(now, is_canary=self._is_canary, can_grow=self._backoff is None)
         return ticket
 
     def sent(self, ticket: Ticket) -> None:
@@ -162,8 +161,8 @@ class Throttle:
     def finished(self, ticket: Ticket, failure: Failure | None) -> Failure | None:
         """Give back the slot and learn from how it ended; None is an image.
 
-        Returns the failure as it is to be treated: a fast 503 that was a refusal is throttling, and no attempt of the
-        task.
+        Returns the failure as it is to be treated: a fast 503 that closed the gate is throttling, and no attempt of the
+        task; a 429 by chance names the second that its task waits.
         """
         fault = None if failure is None else failure.fault
         if fault in UNSENT:
@@ -176,12 +175,8 @@ class Throttle:
             self._is_canary = False
         self._is_reached |= fault is not Fault.UNREACHABLE
         if failure is not None and self._is_refusal(ticket, failure, now):
-            failure = replace(failure, fault=Fault.THROTTLED) if fault is Fault.OUTAGE else failure
-            self._history.not_taken(ticket)
-            if failure.status != 503 or self._overload.is_limit is not False:
-                self._search.refused()
-            self._close(ticket, failure, now, teaches=True)
-        elif failure is not None and fault in DOWN:
+            return self._refused(ticket, failure, now)
+        if failure is not None and fault in DOWN:
             self._down(ticket, failure, now)
         else:
             self._answered(ticket, failure, now)
@@ -195,7 +190,8 @@ class Throttle:
         if fault in SERVED:
             self._down_since, self._misses = None, 0
             self._history.answered(ticket, now - ticket.at)
-            self._overload.served(ticket)
+            for strays in self._strays.values():
+                strays.served()
         backoff = self._backoff
         if failure is not None and (failure.hint_s or 0) > 0:
             self._close(ticket, failure, now, teaches=False)
@@ -208,10 +204,39 @@ class Throttle:
             backoff.until = now
 
     def _is_refusal(self, ticket: Ticket, failure: Failure, now: float) -> bool:
-        if failure.fault in REFUSED:
+        """Whether the server did not take it: 429, or a 503 that is too fast to be the end of some work."""
+        is_fast = now - ticket.at <= max(FAST_S, FAST_SHARE * self._history.latency_s)
+        return failure.fault in REFUSED or (failure.fault is Fault.OUTAGE and failure.status == 503 and is_fast)
+
+    def _refused(self, ticket: Ticket, failure: Failure, now: float) -> Failure:
+        """Close the gate for a refusal; for one that may have come by chance, its task alone waits."""
+        self._history.not_taken(ticket)
+        strays = self._strays.get(failure.status or 0)
+        is_named = failure.fault is Fault.QUOTA or (failure.hint_s or 0) > 0
+        can_be_stray = strays is not None and self._backoff is None and not is_named and not self._is_canary
+        if can_be_stray and strays is not None and not strays.is_closing(ticket):
+            return failure if failure.fault is Fault.OUTAGE else replace(failure, hint_s=STRAY_WAIT_S)
+        teaches = strays is None or self._teaches(ticket, strays)
+        if teaches:
+            self._search.refused()
+        failure = replace(failure, fault=Fault.THROTTLED) if failure.fault is Fault.OUTAGE else failure
+        self._close(ticket, failure, now, teaches=teaches)
+        return failure
+
+    def _teaches(self, ticket: Ticket, strays: Strays) -> bool:
+        """Whether a refusal that closes the gate, or keeps it closed, comes from a limit."""
+        backoff = self._backoff
+        is_probe = backoff is not None and backoff.probe is ticket and backoff.probes > 0  # at least the second one
+        if strays.is_limit:
             return True
-        is_open = self._backoff is None and sum(self._recent) + 1 < DOWN_AT
-        return self._overload.is_refusal(ticket, failure, now - ticket.at, self._history, is_open=is_open)
+        if backoff is not None and not is_probe:
+            return backoff.teaches
+        if not strays.shows_limit(self._history.serial, is_probe=is_probe):
+            return False
+        self._search.end_trial()
+        if backoff is not None:
+            backoff.teaches = True
+        return True
 
     def _down(self, ticket: Ticket, failure: Failure, now: float) -> None:
         """Nobody answered, or only to say that it is broken."""
@@ -224,17 +249,6 @@ class Throttle:
         if self._backoff is not None or sum(self._recent) >= DOWN_AT or (failure.hint_s or 0) > 0:
             self._close(ticket, failure, now, teaches=False)
 
-    def _try(self, now: float) -> None:
-        """Send less, where that shows whether single 503s are a limit; forget what they taught, where they are none."""
-        send_less = self._overload.started()
-        if send_less is True and self._search.is_adaptive:
-            self._search.slow_down(LESS * self._history.taken_rate(LATELY, now))
-        elif send_less is False and self._search.is_adaptive:
-            if self._overload.is_limit:
-                self._search.speed_up()
-            else:
-                self._search.restart()
-
     # -- closed ---------------------------------------------------------------------------------------------------
 
     def _close(self, ticket: Ticket, failure: Failure, now: float, *, teaches: bool) -> None:
@@ -245,9 +259,8 @@ class Throttle:
             if ticket.at < self._history.period_at and not hint_s:
                 return  # sent before the gate opened the last time: old news
             backoff = self._backoff = self._search.backoff(ticket, is_canary=self._is_canary, teaches=teaches)
-            backoff.is_503 = failure.status == 503
-            if backoff.is_503 and self._overload.is_limit is False:
-                backoff.gap_s = STRAY_GAP_S
+            backoff.gap_s = backoff.gap_s if teaches else min(backoff.gap_s, STRAY_GAP_S)
+            backoff.status = failure.status
         if failure.fault is not Fault.MODEL_MISSING and failure.status != 429:
             self._give_up_after_long(now)
         backoff.teaches &= teaches
@@ -258,7 +271,7 @@ class Throttle:
             cap_s = self._retry.wait_max_s if self._is_reached else min(self._retry.wait_max_s, UNREACHED_CAP_S)
             gap_s = backoff.probe_gap_s(taken=self._history.period, cap_s=cap_s)
             at = now + gap_s * (1 + SPREAD * self._random())
-            backoff.extend(at, "the server is throttling" if teaches else "the provider is down")
+            backoff.extend(at, "the server is throttling" if failure.fault in REFUSED else "the provider is down")
 
     def _space(self, ticket: Ticket, now: float) -> None:
         """Wait before the next try of a model that was not found: `retry.wait.initial`, twice that, ...
@@ -292,18 +305,13 @@ class Throttle:
 
     def _reopen(self, backoff: Backoff, probe: Ticket) -> None:
         if backoff.teaches and self._search.is_adaptive:
-            if self._is_taught(backoff):
-                self._search.learn(backoff, probe)
-            else:
-                self._search.hold()
+            self._search.learn(backoff, probe)
+            strays = self._strays.get(backoff.status or 0)
+            if strays is not None and strays.is_trial_due(backoff, self._history):
+                self._search.begin_trial()
         self._history.begin_period(probe.at, 1)
         self._backoff = None
         self._recent.clear()
-
-    def _is_taught(self, backoff: Backoff) -> bool:
-        """Whether a limit made the backoff: 503s that may be none refuse the probe too, where there is one."""
-        is_limit = self._overload.is_limit
-        return not backoff.is_503 or is_limit is True or backoff.probes >= (1 if is_limit is None else 2)
 
 
 class Stopped(Exception):  # noqa: N818 - reads as what happened

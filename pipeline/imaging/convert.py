@@ -26,6 +26,7 @@ _PIXELS = 130_000_000  # of other kinds, which are decoded whole
 _QUALITIES = (95, 90, 85)
 _JPEG_XMP_BYTES = 65_000  # one segment has room for so much
 _CAMERA_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298})  # description to copyright
+_BITS, _PLANES = 0x0102, 0x011C  # of a TIFF; Pillow 13 reads planes of 16 bits as planes of 8, another picture
 _CAMERA_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
 
 
@@ -49,6 +50,8 @@ def convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool)
             return _convert_anyhow(data, most_bytes, most_pixels, keep_metadata)
     except MemoryError as error:
         raise OutOfMemoryError("cannot be converted here: it takes too much memory") from error
+    except UnreadableError:
+        raise
     except UnidentifiedImageError as error:
         raise UnreadableError("not a picture of a kind that can be read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -80,6 +83,8 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
     Image.MAX_IMAGE_PIXELS = _JPEG_PIXELS if is_jpeg else _PIXELS
     with Image.open(io.BytesIO(data), formats=_formats()) as opened:
         kind = opened.format or ""
+        if kind == "TIFF" and opened.tag_v2.get(_PLANES) == 2 and max(opened.tag_v2.get(_BITS, (1,))) > 8:  # type: ignore[attr-defined]
+            raise UnreadableError("a TIFF of separate planes is read with 8 bits only: save it interleaved")
         if opened.width * opened.height > most_pixels:
             opened.draft(opened.mode, _fit(opened.size, most_pixels))
         opened.load()

@@ -21,7 +21,7 @@ from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place, folder_of
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
 from pipeline.manifest.problems import BadValue
-from pipeline.manifest.sources import InputDigests, InputFiles, Sources, Upstream
+from pipeline.manifest.sources import InputDigests, InputFiles, Sources, Upstream, input_globs
 from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
 from pipeline.manifest.templates import Template
@@ -158,7 +158,7 @@ class Expansion:
         files = InputFiles(folder_of(manifest.path), digests, promised=promised)
         self._sources = Sources(manifest, upstream=upstream, now=now, files=files)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
-        self._globs = self._sources.inputs()
+        self._globs = input_globs(manifest)
         self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._globs)
         self._maker = TaskMaker(manifest, inputs=files, outputs=self._outputs)
         self._problems: list[Problem] = []

@@ -196,6 +196,14 @@ def _is_below(path: str, root: str) -> bool:
     return posixpath.commonpath([path, root]) == root
 
 
+def is_input(location: str, inputs: "Sequence[Glob]") -> bool:
+    """Say whether a pattern of inputs takes what is at a location, a path or the address of an object."""
+    bucket, below = split_bucket(location)
+    path = below if bucket else os.path.realpath(below)
+    found = (glob for glob in inputs if glob.bucket == bucket and _is_below(path, glob.base))
+    return any(glob.takes(posixpath.relpath(path, glob.base)) for glob in found)
+
+
 SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 
 
@@ -227,11 +235,8 @@ class DeliveryRecipe:
 
     def is_taken_by(self, inputs: "Sequence[Glob]") -> bool:
         """Say whether a pattern of inputs takes files of this delivery: each would be bought anew, and delivered."""
-        bucket, below = split_bucket(str(self.place))
-        root = below.rstrip("/") or "/" if bucket else os.path.realpath(below)
-        files = [posixpath.join(root, f"x{suffix}") for suffix in ([self.suffix] if self.suffix else OUTPUT_SUFFIXES)]
-        below_it = [glob for glob in inputs if glob.bucket == bucket and _is_below(root, glob.base)]
-        return any(glob.takes(posixpath.relpath(file, glob.base)) for glob in below_it for file in files)
+        suffixes = [self.suffix] if self.suffix else OUTPUT_SUFFIXES
+        return any(is_input(f"{str(self.place).rstrip('/')}/x{suffix}", inputs) for suffix in suffixes)
 
     def file_name(self, context: Context, *, task_id: str, image_name: str) -> str:
         """Return the name of one file without suffix. Raises InputError."""

@@ -250,6 +250,23 @@ class UpstreamImage:
 Upstream = Callable[[str], Iterable[UpstreamImage]]  # a job's name -> its done images, in a stable order
 
 
+def input_globs(manifest: Manifest) -> list[Glob]:
+    """Return which files every job takes, for what is written to keep clear of."""
+    found = []
+    for plan in manifest.jobs.values():
+        if plan.each is not None and plan.each.files is not None:
+            with suppress(BadValue):  # reported when the job's rows are asked for
+                glob = _glob(str(folder_of(manifest.path)), plan.each)
+                found.append(glob if glob.bucket else replace(glob, base=os.path.realpath(glob.base)))
+    return found
+
+
+def _glob(folder: str, each: Each) -> Glob:
+    """Return which files a job takes. Raises BadValue."""
+    files, ignore = each.files or (), each.ignore or ()
+    return compile_globs(files, folder, is_folder=os.path.isdir, ignore=ignore, hidden=each.hidden)
+
+
 class Sources:
     """Reads the rows of one manifest's jobs.
 
@@ -276,21 +293,6 @@ class Sources:
             yield SourceRow("" if plan.combinations is not None else plan.name)
         else:
             yield from self._each(plan, plan.each)
-
-    def inputs(self) -> list[Glob]:
-        """Return which files every job takes, for outputs to keep clear of."""
-        found = []
-        for plan in self._manifest.jobs.values():
-            if plan.each is not None and plan.each.files is not None:
-                with suppress(BadValue):  # reported when the job's rows are asked for
-                    glob = self._glob(plan.each)
-                    found.append(glob if glob.bucket else replace(glob, base=os.path.realpath(glob.base)))
-        return found
-
-    def _glob(self, each: Each) -> Glob:
-        """Return which files a job takes. Raises BadValue."""
-        files, ignore = each.files or (), each.ignore or ()
-        return compile_globs(files, str(self._folder), is_folder=os.path.isdir, ignore=ignore, hidden=each.hidden)
 
     def file_of(self, job: str) -> str | None:
         """Return the table a job's rows come from; None when they come from elsewhere."""
@@ -349,7 +351,7 @@ class Sources:
     def _files(self, plan: JobPlan, each: Each) -> Iterator[SourceRow | Problem]:
         """Yield a row for every file or object that matches; young ones are noted in `waiting`."""
         try:
-            glob = self._glob(each)
+            glob = _glob(str(self._folder), each)
         except BadValue as bad:
             yield self._problem(plan, "files", bad.what, "write a pattern such as photos/**/*.{jpg,png}")
             return

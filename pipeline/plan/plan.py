@@ -151,6 +151,10 @@ class Plan:
         if is_wrong and len(self.notes) < LISTED:
             self.notes.append(f"{row.task.id}: {verdict.note or verdict.state}")
 
+    def due_of(self, job: str) -> Group:
+        """Sum up the due tasks of a job."""
+        return sum((group for key, group in self.groups.items() if key.is_due and key.job == job), start=Group())
+
     def sum_of(self, *words: str) -> Group:
         """Sum up the groups that are not due and stand as one of `words` says."""
         meant = (group for key, group in self.groups.items() if not key.is_due and key.why in words)

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.app import context, plan, status
 from pipeline.errors import InputError
+from pipeline.plan.selection import Selection
 from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from pipeline.view.plan import PlanBill
@@ -133,8 +134,20 @@ def test_a_job_behind_another_one_is_told_as_not_counted_yet(imgpipe: Imgpipe) -
     path = imgpipe.manifest(CHAIN)
     assert groups(path) == [("mugs", "new", 2)]
     assert bill(path).notes == (
-        "night: more tasks follow from images that are made first; they are not in this plan yet",
+        "night: 2 more tasks, for play $0.0672, follow from images that are made first; not in this plan yet",
     )
+    some = Selection(select=("mugs/a",))
+    assert bill(path, selection=some).notes == (
+        "night: more tasks follow from images that are made first; not in this plan yet",
+    )
+
+
+def test_what_follows_is_less_what_the_plan_counts_already(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest(CHAIN)
+    assert imgpipe("run", path, "--select", "mugs/a").exit == 0
+    assert groups(path) == [("mugs", "unchanged", 1), ("mugs", "new", 1), ("night", "new", 1)]
+    what = "night: 1 more task, for play $0.0336, follows from images that are made first; not in this plan yet"
+    assert bill(path).notes[0] == what
 
 
 def test_a_missing_image_that_another_job_takes_is_no_dead_end(imgpipe: Imgpipe) -> None:

@@ -1,16 +1,20 @@
 """Stages of a run: what is ordered between two of them holds for the rest."""
 
+import resource
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import nullcontext
 from pathlib import Path
+
+import pytest
 
 from pipeline.app.consent import wallet_of
 from pipeline.app.context import Flags, prepare
 from pipeline.app.planning import reading
 from pipeline.app.run import ActiveRun, Signals
-from pipeline.app.sending import send
+from pipeline.app.sending import fit_descriptors, send
 from pipeline.errors import Exit
 from pipeline.model import Due
+from pipeline.settings import Limits
 from pipeline.store.parts import Recovery
 from tests.engine.fakes import FakeLedger, due
 
@@ -43,3 +47,29 @@ async def test_P10_a_signal_between_two_stages_sends_nothing_more(tmp_path: Path
         await send(run, stages())
     assert run.halts.exit is Exit.INTERRUPTED
     assert store.log == []
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "each", "in_flight", "raised_to"),
+    [
+        (256, resource.RLIM_INFINITY, 1, 300, 396),  # macOS
+        (1024, 4096, 1, 300, None),
+        (64, 4096, 2, 300, 696),
+        (128, 128, 1, 32, None),
+        (64, 64, 1, 1, None),
+    ],
+)
+def test_R26_no_more_are_in_flight_than_there_are_descriptors_for(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, each: int, in_flight: int, raised_to: int | None
+) -> None:
+    now, raised = [soft, hard], []
+
+    def raise_to(_kind: int, limits: tuple[int, int]) -> None:
+        now[:] = limits
+        raised.append(limits)
+
+    monkeypatch.setattr("resource.getrlimit", lambda _kind: tuple(now))
+    monkeypatch.setattr("resource.setrlimit", raise_to)
+    limits = fit_descriptors(Limits(concurrency=300, start=200), each=each)
+    assert (limits.concurrency, limits.start) == (in_flight, min(200, in_flight))
+    assert [most for most, _ in raised if most != soft] == ([] if raised_to is None else [raised_to])

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import PIL.Image
+
 from tests.cli.conftest import Imgpipe
 from tests.cli.test_redo import reject
 
@@ -53,6 +55,18 @@ def test_an_image_made_anew_since_it_was_picked_stays_behind(imgpipe: Imgpipe) -
     ended = imgpipe("export", manifest, "--picked", "chosen")
     assert ended.exit == 3
     assert "replaced since it was picked" in ended.err
+
+
+def test_picked_images_do_not_go_among_the_inputs(imgpipe: Imgpipe) -> None:
+    photos = imgpipe.folder / "photos"
+    photos.mkdir()
+    PIL.Image.effect_noise((64, 64), 50).save(photos / "a.png")
+    job = "each: {files: 'photos/**/*.{png,jpg,webp}'}, prompt: At dusk, images: ['{{ file.path }}']"
+    manifest = imgpipe.made(f"{{lit: {{{job}}}}}")
+    pick(imgpipe, "lit/a.png")
+    ended = imgpipe("export", manifest, "--picked", photos / "best")
+    assert (ended.exit, list(photos.iterdir())) == (3, [photos / "a.png"])
+    assert "would be an input, and bought anew" in ended.err
 
 
 def test_nothing_picked_says_how_to_pick(imgpipe: Imgpipe) -> None:

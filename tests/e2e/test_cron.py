@@ -159,6 +159,16 @@ def test_max_duration_ends_with_10_and_the_next_run_goes_on(called: Called, serv
     assert (again["exit"], again["images"]) == (0, 12 - tasks["done"])
 
 
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="no prlimit here")
+def test_R26_few_open_files_lose_no_image_that_was_paid(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    served = servers.start("picture: tiny\nlatency: 300ms\n")
+    limits = "limits: {concurrency: {start: 100, max: 100}}"
+    manifest = write_manifest(tmp_path, served.base_url, items=100, extra=limits)
+    done = imgpipe("run", manifest, "-y", before=["prlimit", "--nofile=110:110"])
+    assert (done.returncode, len(images(tmp_path)), len(served.bill)) == (0, 100, 100)
+    assert "14 requests in flight at most: this process may not open more files" in done.stderr
+
+
 def test_P11_a_used_up_quota_keeps_later_runs_from_sending(called: Called, servers: Servers, tmp_path: Path) -> None:
     server = servers.start(f"{FAST}faults: [{{name: quota_per_day, at: [3]}}]\n")
     path = write_manifest(tmp_path, server.base_url, items=6)

@@ -92,7 +92,8 @@ CASES: dict[str, Callable[[], Server]] = {
 }
 WEAK = {  # least share used: whoever comes a moment early is refused, and requests that connect first come late
     "nginx-no-burst": 0.74,  # 0.84 at the best gap that never changes, with connections that are kept for longer
-    "nginx-no-burst-503": 0.66,
+    "nginx-no-burst-slow": 0.83,
+    "nginx-no-burst-503": 0.72,
     "nginx-no-burst-retry-after": 0.52,  # of 0.60: each refusal costs a second
     "nginx-no-burst-slow-retry-after": 0.79,
     "30-a-second-rolling-retry-after": 0.8,
@@ -152,10 +153,26 @@ def test_told_rate_is_never_refused_and_used_to_95_percent(make: Callable[[float
 
 
 def test_stray_503s_among_256_in_flight_are_not_taken_for_a_limit() -> None:
-    for seed in (1, 2):  # three in five is what is left: trials cost, and two in a row look like a refusal
+    for seed in (1, 2):
         server = one(lambda: Stray(0.1), 256 / 3.024, about(3), status=503)()
         out = rehearse(server, Limits(concurrency=256), seed=seed)
-        assert out.images >= 0.6 * server.allowed(180)
+        assert out.images >= 0.85 * server.allowed(180)
+
+
+@pytest.mark.parametrize(
+    ("share", "mean_s", "used"),
+    [(0.03, 3, 0.85), (0.03, 8, 0.75), (0.1, 3, 0.6), (0.1, 8, 0.6), (0.3, 3, 0.6), (0.3, 8, 0.55)],
+)
+def test_429s_by_chance_are_not_taken_for_a_limit(share: float, mean_s: float, used: float) -> None:
+    """Capacity shared with strangers, or a relay of several accounts: the run went down to 3 % of what was possible."""
+    images = allowed = 0.0
+    for seed in (1, 2, 3):
+        server = one(
+            lambda seed=seed: Stray(share, die=random.Random(seed)), 100 / (mean_s + 0.024), about(mean_s, 0.5)
+        )()
+        out = rehearse(server, Limits(concurrency=100), seed=seed)
+        images, allowed = images + out.images, allowed + server.allowed(180)
+    assert images >= used * allowed
 
 
 def test_server_without_a_limit_is_used_as_by_a_plain_semaphore_once_the_canary_is_back() -> None:

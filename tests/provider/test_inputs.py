@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipeline.buckets import Locations
-from pipeline.imaging.convert import OutOfMemoryError
+from pipeline.imaging.convert import OutOfMemoryError, UnreadableError
 from pipeline.imaging.formats import measure, sniff
 from pipeline.model import InputImage
 from pipeline.provider.request import (
@@ -309,6 +309,16 @@ def test_what_cannot_be_read_says_so(convert, pictures, make, says):
 
     with pytest.raises(UnreadableError, match=says):
         convert(make(pictures))
+
+
+def test_i05_separate_planes_of_sixteen_bits_are_refused_and_not_misread(convert):
+    """Each tag: number, type (3: 16 bits, 4: 32), count, value; three planes of two pixels follow."""
+    tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 3, 140)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 3, 152), (284, 3, 1, 2)]
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    behind = struct.pack("<I3H3I3I", 0, 16, 16, 16, 164, 168, 172, 4, 4, 4)
+    with pytest.raises(UnreadableError, match="save it interleaved"):
+        convert(head + behind + b"\xff\xff\0\0" * 3)
 
 
 def chunk(kind, data):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.engine.events import Event, WorkerChanged
-from pipeline.errors import Exit, InputError
+from pipeline.errors import Exit, InputError, TryLater
 from pipeline.model import KEPT, Artifact, Attempt, Billed, Failure, Fault, Usage
 from pipeline.senders import cluster, remote
 from pipeline.senders.remote import (
@@ -322,3 +322,15 @@ async def test_the_process_of_a_worker_sends_nothing_before_it_is_ready() -> Non
     await sender.watch()  # returns: nothing was opened here
     await sender.ready(None)
     assert unpacked(await sender.send(attempt(1))) == artifact()
+
+
+async def test_a_ray_that_does_not_start_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed: how it fails is not tested")
+
+    def init(**_options: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(TryLater, match=r"cannot be reached \(The current node timed out .*nothing was sent"):
+        async with cluster.joined("local", cpus=1):
+            pass
