@@ -281,11 +281,7 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.ADDRESS, Billed.NO, "base_url and model do not form a valid address"
         case aiohttp.ClientConnectorError(os_error=ConnectionResetError(errno=None)):  # asyncio's: in a handshake
             fault = Fault.ADDRESS if is_first else Fault.UNREACHABLE  # a server that did it before may be restarting
-            return (
-                fault,
-                Billed.NO,
-                "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all",
-            )
+            return fault, Billed.NO, "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS"
         case aiohttp.ClientProxyConnectionError():
             words = (
                 f"the proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
