@@ -274,18 +274,14 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
         case aiohttp.ClientHttpProxyError():
             return Fault.UNREACHABLE, Billed.NO, f"the proxy refused the connection ({error.status})"
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as flaw):
-            words = f"TLS failed: the certificate of {error.host} is not accepted: {flaw.verify_message}"
-            if flaw.verify_code in _UNKNOWN_ISSUER:
-                words += "; if a company's proxy is in between, SSL_CERT_FILE names its certificate"
-            return Fault.ADDRESS, Billed.NO, words
+            return Fault.ADDRESS, Billed.NO, _certificate_words(error.host, flaw)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
             return Fault.ADDRESS, Billed.NO, "base_url and model do not form a valid address"
         case aiohttp.ClientConnectorError(os_error=ConnectionResetError(errno=None)):  # asyncio's: in a handshake
             fault = Fault.ADDRESS if is_first else Fault.UNREACHABLE  # a server that did it before may be restarting
-            words = "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all"
-            return fault, Billed.NO, words
+            return fault, Billed.NO, "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS"
         case aiohttp.ClientProxyConnectionError():
             words = (
                 f"the proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
@@ -311,6 +307,13 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.SILENCE, Billed.MAYBE, f"the answer was cut: {error}"
         case _:
             return Fault.SILENCE, Billed.MAYBE, f"the connection was lost: {error}"
+
+
+def _certificate_words(host: str, flaw: ssl.SSLCertVerificationError) -> str:
+    words = f"TLS failed: the certificate of {host} is not accepted: {flaw.verify_message}"
+    if flaw.verify_code not in _UNKNOWN_ISSUER:
+        return words
+    return f"{words}; if a company's proxy is in between, SSL_CERT_FILE names its certificate"
 
 
 async def _on_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
