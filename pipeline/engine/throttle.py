@@ -259,8 +259,9 @@ class Throttle:
             if ticket.at < self._history.period_at and not hint_s:
                 return  # sent before the gate opened the last time: old news
             backoff = self._backoff = self._search.backoff(ticket, is_canary=self._is_canary, teaches=teaches)
-            backoff.gap_s = backoff.gap_s if teaches else min(backoff.gap_s, STRAY_GAP_S)
             backoff.status = failure.status
+            if failure.fault in REFUSED and not teaches:
+                backoff.gap_s = STRAY_GAP_S
         if failure.fault is not Fault.MODEL_MISSING and failure.status != 429:
             self._give_up_after_long(now)
         backoff.teaches &= teaches
