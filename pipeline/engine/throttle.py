@@ -233,7 +233,8 @@ class Throttle:
             return backoff.teaches
         if not strays.shows_limit(self._history.serial, is_probe=is_probe):
             return False
-        self._search.end_trial()
+        if strays.is_trial(self._history.serial):
+            self._search.end_trial()
         if backoff is not None:
             backoff.teaches = True
         return True
