@@ -433,6 +433,8 @@ async def test_odd_but_honest_answers_are_accepted(liar, make_client, task, pict
         pytest.param("gzip", gzip.compress, id="gzip"),
         pytest.param("deflate", zlib.compress, id="deflate"),
         pytest.param("gzip, gzip", lambda body: gzip.compress(gzip.compress(body)), id="twice"),
+        pytest.param("gzip", lambda body: gzip.compress(body[:99]) + gzip.compress(body[99:]), id="members"),
+        pytest.param("gzip", lambda body: gzip.compress(body) + b"\0\0", id="gzip-followed-by-zeros"),
         pytest.param("identity", gzip.compress, id="gzip-without-a-label"),
         pytest.param("gzip", bytes, id="a-label-without-gzip"),
         pytest.param("br", bytes, id="a-label-without-brotli"),
