@@ -334,7 +334,7 @@ class _Reading:
             return self._link(links)
         if facts.is_odd:
             return self.broken("an answer that is not in the API's format")
-        if error.message and not facts.finish:  # {"code": 429, "message": "slow down"}
+        if error.message and not facts.finish and not facts.usage:  # {"code": 429, "message": "slow down"}
             return self._error_answer(errors.status_inside(error) or reply.status, error)
         finish = facts.finish or "empty"
         return self._failure(
