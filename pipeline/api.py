@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -286,9 +287,6 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
     path = output_dir / MANIFEST
     _check_ours(output_dir)
     rows = job.pop(ROWS, None)
-    if isinstance(rows, list):
-        text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        (output_dir / ROWS).write_text(text, encoding="utf-8")
     document = {
         "version": 1,
         "name": NAME,
@@ -297,7 +295,15 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
         "defaults": {"output": "{{ id }}", **defaults},
         "jobs": {"images": job},
     }
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=_absolute), encoding="utf-8")
+    part = path.with_name(f".{MANIFEST}.{secrets.token_hex(8)}.part")
+    try:
+        part.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=_absolute), encoding="utf-8")
+        part.replace(path)  # a whole manifest says that the folder is ours, before there are rows
+    finally:
+        part.unlink(missing_ok=True)
+    if isinstance(rows, list):
+        text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        (output_dir / ROWS).write_text(text, encoding="utf-8")
     return path
 
 

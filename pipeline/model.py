@@ -118,6 +118,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     name: str  # output name, relative, without extension: the bytes decide that
     fingerprint: str  # hex SHA-256 of the canonical final request
     digests: Digests
+    former: tuple[str, Digests] | None = None  # both by its cells as earlier versions read them; None: the same
     system: str | None = None
     aspect_ratio: str | None = None
     size: str | None = None  # 512 | 1K | 2K | 4K

@@ -1,6 +1,7 @@
 """The Python API: prompts in, images as they arrive."""
 
 import ast
+import errno
 import math
 import pickle
 import re
@@ -167,6 +168,27 @@ async def test_a_persons_own_file_is_never_replaced(tmp_path: Path, name: str) -
     with pytest.raises(InputError, match=f"would replace .*{name}; name another output_dir"):
         await anext(images)
     assert (tmp_path / name).read_text() == "version: 1\n"
+
+
+async def test_a_call_that_ended_early_leaves_a_folder_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = {"output_dir": tmp_path, "budget_usd": 1.0, "provider": "simulator"}
+    for wrong in (object(), Path()):  # neither is a seed; the second is found when the manifest is read
+        with pytest.raises((TypeError, InputError)):
+            await anext(generate(ROWS, prompt="A {{ row.colour }} mug", seed=wrong, **where))  # type: ignore[arg-type]
+    images = generate(ROWS, prompt="A {{ row.colour }} mug", **where)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half_written)
+        with pytest.raises(OSError, match="No space"):
+            await anext(images)
+    images = generate(ROWS, prompt="A {{ row.colour }} mug", **where)  # type: ignore[arg-type]
+    assert len([image async for image in images]) == len(ROWS)
+
+
+def half_written(path: Path, text: str, **_: object) -> None:
+    path.write_bytes(text[:9].encode())
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 async def test_an_image_may_be_a_path_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

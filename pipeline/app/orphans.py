@@ -26,7 +26,7 @@ from pipeline.errors import ImgpipeError, InputError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Known, Task, TaskState
-from pipeline.plan.decide import changed_aspects
+from pipeline.plan.decide import as_formerly_read, changed_aspects
 from pipeline.plan.plan import PlanRow
 from pipeline.store.reader import LedgerReader
 
@@ -109,7 +109,8 @@ class Renames:
         """
         if not self._has_images:
             return None
-        ids = self._reader.made_for(task)[:CANDIDATES]
+        former = as_formerly_read(task)
+        ids = (self._reader.made_for(task) + ([] if former is None else self._reader.made_for(former)))[:CANDIDATES]
         free = [each for each in ids if _short(each) not in self._given and self._is_orphan(each)]
         known = self._reader.known_among(free)
         alike = [known[each] for each in free if each in known and not changed_aspects(task, known[each])]

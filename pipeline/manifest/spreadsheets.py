@@ -84,15 +84,16 @@ def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, colum
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
-    """Open a file for a csv reader. A byte-order mark of UTF-8 is not part of its text; all line ends become one kind.
-
-    Git writes those inside cells anew, too: a prompt of two lines must not be another one on another machine.
-    """
-    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding)
+    """Open a file for a csv reader. A byte-order mark of UTF-8 is not part of its text."""
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="")
 
 
 def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield (first line, last line, cells) of every record. Raises BadValue, naming the line; OSError."""
+    """Yield (first line, last line, cells) of every record. Raises BadValue, naming the line; OSError.
+
+    All line ends inside cells become one kind: git writes those anew, too, and a prompt of two lines must not be
+    another one on another machine.
+    """
     with open_text(path, dialect.encoding) as text:
         before = int(dialect.has_sep_line)
         if before:
@@ -102,12 +103,16 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
         try:
             for cells in lines:
                 last = before + lines.line_num
-                yield line, last, cells
+                yield line, last, list(map(_with_one_line_end, cells)) if "\r" in "".join(cells) else cells
                 line = last + 1
         except csv.Error as error:
             raise _open_quote(line, error) from None
         except UnicodeError:
             raise not_decodable(path, dialect.encoding) from None
+
+
+def _with_one_line_end(cell: str) -> str:
+    return _reread(cell.replace("\r\n", "\n").replace("\r", "\n"), cell)
 
 
 def _encoding(path: Path) -> str:
@@ -204,7 +209,7 @@ def sheet_rows(
             for number, values in enumerate(found.iter_rows(), 1):
                 cells = [text_of_cell(value) for value in values]
                 for column, text in shown.get(number, ()):
-                    cells[column - left] = text
+                    cells[column - left] = text if isinstance(text, Valueless) else _reread(text, cells[column - left])
                 yield number, cells
     except CalamineError as error:
         raise BadValue(f"is not a workbook that can be read: {error}", _SAVE_ANEW) from None
@@ -254,6 +259,23 @@ def check_in_child(path: Path, program: str, what: str, instead: str, sheet: str
         last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it or takes too much memory"
         raise BadValue(f"{what}{why}", instead)
+
+
+class Reread(str):
+    """A cell that earlier versions read as `former`: what was bought for it then is not bought again."""
+
+    __slots__ = ("former",)
+    former: str
+
+
+def _reread(text: str, former: str) -> str:
+    if isinstance(former, Reread):
+        former = former.former
+    if text == former:
+        return text
+    cell = Reread(text)
+    cell.former = former
+    return cell
 
 
 class Valueless(str):
@@ -350,13 +372,13 @@ def text_of_cell(value: object) -> str:
         case float() if value.is_integer():
             return str(int(value))
         case float():
-            return f"{value:.15g}"
+            return _reread(f"{value:.15g}", str(value))
         case datetime.datetime() if value.time() == datetime.time():
             return value.date().isoformat()
         case datetime.datetime():
             return value.isoformat(" ")
         case _:
-            return str(value).replace("\r\n", "\n")
+            return _reread(str(value).replace("\r\n", "\n"), str(value))
 
 
 def _chosen(sheet: str | None, book: "CalamineWorkbook") -> str:

@@ -18,7 +18,7 @@ from pipeline.manifest.location import open_regular, reason
 from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, text_of
 from pipeline.manifest.schema import Each
-from pipeline.manifest.spreadsheets import UTF_16, Valueless, check_in_child, dialect_of, records, sheet_rows
+from pipeline.manifest.spreadsheets import UTF_16, Reread, Valueless, check_in_child, dialect_of, records, sheet_rows
 from pipeline.text import did_you_mean, is_plain, plain_names
 
 
@@ -34,6 +34,7 @@ class SourceRow:
     is_upstream: bool = False  # its image is another task's output
     matrix: Mapping[str, str] | None = None  # that of the task whose image it takes; a job's own axes win
     texts: Mapping[str, str] = field(default_factory=dict)  # what the names in `matrix` stand for in prompts
+    former: "SourceRow | None" = None  # as earlier versions read it, where they did otherwise
     fields: dict[str, str] = field(init=False)  # its cells as text, for reports and selections
 
     def __post_init__(self) -> None:
@@ -133,7 +134,12 @@ class Table:
         if self._needs_key and not name.strip():
             what = f"the key {self._key!r} is " + lacking.get(self._key, "empty" if self._key in cells else "missing")
             return Problem(file=file, line=line, what=f"{what} in this row", instead="give every row its own key")
-        return SourceRow(name, data=Names("row", cells, lacking), place=f"{file}:{line}", line=line)
+        earlier = {name: cell.former for name, cell in cells.items() if cell.__class__ is Reread}
+        former = None
+        if earlier:
+            former = SourceRow(earlier.get(self._key, name), data=Names("row", {**cells, **earlier}, lacking))
+            cells = {**cells, **{each: str(cells[each]) for each in earlier}}
+        return SourceRow(name, data=Names("row", cells, lacking), place=f"{file}:{line}", line=line, former=former)
 
 
 def _check_columns(table: Table, header: Collection[str], line: int | None) -> None:

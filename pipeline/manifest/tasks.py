@@ -109,6 +109,16 @@ class TaskMaker:
     def tasks(self, plan: JobPlan, row: SourceRow, combination: Combination) -> Iterator[tuple[Task, str]]:
         """Yield each variant's task with the key of its name. Raises BadValue."""
         recipe = plan.recipe if plan.items is None else plan.items[row.key]
+        context = self._context(plan, recipe, row, combination)
+        for variant in range(1, recipe.variants + 1):
+            context["variant"] = variant
+            task, key = self._task(row, recipe, combination, context)
+            if row.former is not None:
+                former = self._former(plan, recipe, row.former, combination, variant)
+                task = task if former is None else msgspec.structs.replace(task, former=former)
+            yield task, key
+
+    def _context(self, plan: JobPlan, recipe: Recipe, row: SourceRow, combination: Combination) -> Context:
         context: Context = {"vars": self._variables, "job": plan.name}
         if row.data is not None:
             context["row"] = row.data
@@ -117,9 +127,20 @@ class TaskMaker:
         if combination.names or row.matrix is not None:
             context["matrix"] = Names("matrix", {**row.texts, **combination.texts})
         context["id"] = self._row_id(recipe, row, combination, context)
-        for variant in range(1, recipe.variants + 1):
-            context["variant"] = variant
-            yield self._task(row, recipe, combination, context)
+        return context
+
+    def _former(
+        self, plan: JobPlan, recipe: Recipe, row: SourceRow, combination: Combination, variant: int
+    ) -> tuple[str, Digests] | None:
+        """Return fingerprint and digests of a variant by a row as earlier versions read it; None: they made none."""
+        steps = _Steps()
+        try:
+            context = self._context(plan, recipe, row, combination) | {"variant": variant}
+            asked, _ = self._request(steps, recipe, context)
+            steps.end()
+        except BadValue:
+            return None
+        return asked.fingerprint(), asked.digests()
 
     def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination, context: Context) -> str:
         key, label = row.key, combination.label

@@ -80,7 +80,7 @@ def decide(task: Task, known: Known | None, files: FileView, rules: Rules) -> Ve
     own = known.artifact.path if known and known.artifact else None
     if known is not None and known.artifact is not None and task.id in rules.redo:
         return _judge_redo(task, known, files, rules)
-    if known is not None and known.artifact is not None and known.artifact_fingerprint == task.fingerprint:
+    if known is not None and known.artifact is not None and known.artifact_fingerprint in _fingerprints(task):
         return _judge_done(task, known, (), files, rules)  # P4, also when a later request was made in between
     if known is None or known.state is TaskState.PENDING or known.state is TaskState.CONFLICT:
         reason = NEW if known is None or known.attempts == 0 else RETRY
@@ -116,7 +116,7 @@ def _judge_done(task: Task, known: Known, changed: Sequence[Aspect], files: File
         return _unless_blocked(task, path, files, verdict) if is_gone else verdict
     verdict = Verdict(
         state=TaskState.DONE,
-        is_accepted=not rules.accept.isdisjoint(changed) or _has_new_metadata(task, known),
+        is_accepted=not rules.accept.isdisjoint(changed) or _is_same_otherwise_written(task, known),
         edit=edit,
         is_edit_new=edit is not None
         and edit in rules.edits
@@ -169,7 +169,10 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
 
     Other metadata of an input image (a star rating, a caption) are no difference: they are not sent.
     """
-    if task.fingerprint == known.fingerprint:
+    if known.fingerprint in _fingerprints(task):
+        return []
+    former = as_formerly_read(task)
+    if former is not None and not changed_aspects(former, known):
         return []
     differing = [each for each in Aspect if getattr(task.digests, each.value) != getattr(known.digests, each.value)]
     if Aspect.INPUTS in differing and _has_same_pixels(task, known):
@@ -180,14 +183,32 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
     return differing or [Aspect.PARAMS]
 
 
+def as_formerly_read(task: Task) -> Task | None:
+    """Return the request by the cells of its row as earlier versions read them; None: the same."""
+    if task.former is None:
+        return None
+    fingerprint, digests = task.former
+    return msgspec.structs.replace(task, fingerprint=fingerprint, digests=digests, former=None)
+
+
+def _fingerprints(task: Task) -> tuple[str, ...]:
+    return (task.fingerprint,) if task.former is None else (task.fingerprint, task.former[0])
+
+
 def _has_same_pixels(task: Task, known: Known) -> bool:
     return task.digests.pixels != "" and task.digests.pixels == known.digests.pixels
 
 
-def _has_new_metadata(task: Task, known: Known) -> bool:
-    """Say whether the request is the same but for metadata of its inputs: its fingerprint goes into the ledger."""
-    is_other = task.fingerprint != known.fingerprint and task.digests.inputs != known.digests.inputs
-    return is_other and _has_same_pixels(task, known)
+def _is_same_otherwise_written(task: Task, known: Known) -> bool:
+    """Say whether the request is the same but for metadata of its inputs, or for how earlier versions read its cells.
+
+    Its fingerprint goes into the ledger then.
+    """
+    if task.fingerprint == known.fingerprint:
+        return False
+    if known.fingerprint in _fingerprints(task):
+        return True
+    return task.digests.inputs != known.digests.inputs and _has_same_pixels(task, known)
 
 
 PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its ledger; the older form lacks it

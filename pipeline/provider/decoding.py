@@ -28,9 +28,11 @@ _MOST_VALUES = 200_000  # an answer has some dozens; as many decoded take 13 MB
 _MOST_LINES = 200_000  # of a stream
 _WORTH_CUTTING = 4096  # bytes; shorter strings are cheaper decoded than cut
 _CUT = "\0cut:"  # no Base64 text looks like this
-_PACKED = re.compile(rb"\x1f\x8b\x08|x[\x01\x5e\x9c\xda]")  # gzip, zlib
+_GZIP = b"\x1f\x8b\x08"
+_PACKED = re.compile(_GZIP + rb"|x[\x01\x5e\x9c\xda]")  # or zlib
 _ANY_WINDOW = 32 + zlib.MAX_WBITS  # of either, as its first bytes say
 _MOST_PACKED = 2  # times
+_MOST_MEMBERS = 100  # of one gzip body; each costs a copy of what is behind it
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -110,10 +112,23 @@ def unpacked(body: bytes | bytearray, most_bytes: int) -> bytes | bytearray:
         if not _PACKED.match(body):
             break
         try:
-            body = zlib.decompressobj(_ANY_WINDOW).decompress(body, most_bytes)
+            body = _unpacked_once(body, most_bytes)
         except zlib.error:
             break
     return body
+
+
+def _unpacked_once(body: bytes | bytearray, most_bytes: int) -> bytes:
+    """Unpack all members of a gzip body, which stand one behind the other (RFC 1952, 2.2). Raises: zlib.error."""
+    pieces, left_bytes = list[bytes](), most_bytes
+    for _ in range(_MOST_MEMBERS):
+        member = zlib.decompressobj(_ANY_WINDOW)
+        pieces.append(member.decompress(body, left_bytes))
+        left_bytes -= len(pieces[-1])
+        body = member.unused_data
+        if left_bytes == 0 or not body.startswith(_GZIP):
+            return b"".join(pieces)
+    raise zlib.error(f"more than {_MOST_MEMBERS} members")
 
 
 def _decode(body: bytes | bytearray, *, is_followed: bool = False) -> Document:

@@ -69,7 +69,7 @@ def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
     """Return the tokens the answer accounts for; None when it does not, or not for the image it brought.
 
     `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts. Some count thoughts in
-    the total alone (https://github.com/simonw/llm-gemini/issues/75). Where nobody says which tier was served, it was
+    the total alone (https://github.com/simonw/llm-gemini/issues/75). Where no field says which tier was served, it was
     the standard one; https://ai.google.dev/gemini-api/docs/flex-inference names the header.
     """
     has_image = bool(facts.images)
@@ -182,7 +182,10 @@ class AnswerReader:
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge one answer; whatever is strange in it ends as a `Failure` that keeps its body."""
         try:
-            reply = replace(reply, body=decoding.unpacked(reply.body, self.most_bytes + 1))
+            body = decoding.unpacked(reply.body, self.most_bytes + 1)
+            if 200 <= reply.status < 300 and len(body) > self.most_bytes:
+                return _Reading(self, reply, task).broken(f"an answer of more than {self.most_bytes} bytes, unpacked")
+            reply = replace(reply, body=body)
             judged = _Reading(self, reply, task).judged()
             return judged if isinstance(judged, Answer) else _shed(judged, task)
         except Exception as error:  # seen by whoever opens `rejected/`: what was paid for must not be lost
@@ -202,8 +205,6 @@ class _Reading:
 
     def judged(self) -> Answer | Failure:
         """Return the image, or the reason why there is none."""
-        if len(self.reply.body) > self.reader.most_bytes:
-            return self.broken(f"an answer of more than {self.reader.most_bytes} bytes; the rest was not unpacked")
         if not 200 <= self.reply.status < 300:
             return self._error_answer(self.reply.status, errors.parse_error(bytes(self.reply.body)))
         try:
@@ -333,7 +334,7 @@ class _Reading:
             return self._link(links)
         if facts.is_odd:
             return self.broken("an answer that is not in the API's format")
-        if error.message and not facts.finish:  # {"code": 429, "message": "slow down"}
+        if error.message and not facts.finish and not facts.usage:  # {"code": 429, "message": "slow down"}
             return self._error_answer(errors.status_inside(error) or reply.status, error)
         finish = facts.finish or "empty"
         return self._failure(

@@ -1,6 +1,6 @@
 """How a simulator behaves: speed, limits, capacity over time, faults and pictures, read from YAML.
 
-Every mistake of a file is reported at once, with its key.
+Every mistake of a file is reported at once, with its line and column.
 """
 
 from fnmatch import fnmatchcase
@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, Problem
 from pipeline.simulator.faults import FAULTS
 from pipeline.simulator.validation import Ask
 from pipeline.text import nearest, parse_duration
@@ -168,6 +168,8 @@ class Profile(_Part):
 DEFAULT = "calm"
 _SOURCES = files("pipeline.simulator").joinpath("profiles")
 _MOST_BYTES = 2**20
+Marks = dict[tuple[object, ...], yaml.Mark]  # where each value stands, by its path of keys
+_SCALARS = yaml.constructor.SafeConstructor()
 
 
 def built_in() -> tuple[str, ...]:
@@ -177,7 +179,7 @@ def built_in() -> tuple[str, ...]:
 def load_profile(path: Path | None = None) -> Profile:
     """Read a profile. `path` may also be the name of a built-in one; None is the default.
 
-    Raises `InputError` with every problem.
+    Raises `InputError` with every problem as file:line:column.
     """
     if path is None or (str(path) in built_in() and not path.is_file()):
         name = DEFAULT if path is None else str(path)
@@ -186,28 +188,57 @@ def load_profile(path: Path | None = None) -> Profile:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
-            raise InputError("a profile is at most 1 MB", file=path)
+            raise InputError(Problem(what="a profile is at most 1 MB", file=str(path)))
         return parse(data.decode("utf-8-sig"), str(path))
     except OSError as error:
         what, instead = f"profile cannot be read: {error.strerror}", f"built in are {', '.join(built_in())}"
-        raise InputError(what, instead=instead, file=path) from error
+        raise InputError(Problem(what=what, instead=instead, file=str(path))) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 at byte {error.start}", file=path) from error
+        raise InputError(Problem(what=f"not UTF-8 at byte {error.start}", file=str(path))) from error
 
 
 def parse(text: str, file: str) -> Profile:
     """Read a profile from its text; `file` is named in problems."""
+    marks: Marks = {}
     try:
-        written = yaml.load(text, Loader=yaml.SafeLoader)
-        return Profile.model_validate({} if written is None else written)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        return Profile.model_validate({} if root is None else _value(root, (), marks, file))
+    except yaml.MarkedYAMLError as error:
+        raise InputError(_at(error.problem_mark or error.context_mark, str(error.problem), file)) from error
     except yaml.YAMLError as error:
-        raise InputError(" ".join(str(error).split()), file=file) from error
+        raise InputError(_at(None, str(error), file)) from error
     except RecursionError as error:
-        raise InputError("nested too deep", file=file) from error
+        raise InputError(_at(None, "nested too deep", file)) from error
     except ValidationError as error:
-        raise InputError(*map(_problem, error.errors()), file=file) from error
+        raise InputError(*(_problem(detail, marks, file) for detail in error.errors())) from error
 
 
-def _problem(detail: ErrorDetails) -> str:
+def _value(node: yaml.Node, path: tuple[object, ...], marks: Marks, file: str) -> object:
+    """Turn a node into plain values, and note where each stands."""
+    marks[path] = node.start_mark
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*path, place), marks, file) for place, item in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return _SCALARS.construct_object(node)
+    found: dict[str, object] = {}
+    for key, value in node.value:
+        name = str(key.value)
+        if name in found:
+            raise InputError(_at(key.start_mark, f"duplicate key {name!r}", file))
+        found[name] = _value(value, (*path, name), marks, file)
+        marks[(*path, name)] = key.start_mark
+    return found
+
+
+def _problem(detail: ErrorDetails, marks: Marks, file: str) -> Problem:
+    path = detail["loc"]
     what = "no such key" if detail["type"] == "extra_forbidden" else detail["msg"].removeprefix("Value error, ")
-    return ": ".join(filter(None, (".".join(map(str, detail["loc"])), what)))
+    name = ".".join(map(str, path))
+    while path and path not in marks:
+        path = path[:-1]
+    return _at(marks.get(path), f"{name}: {what}" if name else what, file)
+
+
+def _at(mark: yaml.Mark | None, what: str, file: str) -> Problem:
+    line, column = (None, None) if mark is None else (mark.line + 1, mark.column + 1)
+    return Problem(what=what, file=file, line=line, column=column)

@@ -1,6 +1,7 @@
 """A plan that is cancelled: nothing of it goes on behind the back of who closes what it reads."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from types import FrameType
@@ -66,7 +67,9 @@ def test_images_of_a_retired_default_model_are_not_bought_again(imgpipe: Imgpipe
     assert imgpipe("plan", path, "--json").json["reasons"] == {"model changed": 2}  # a person wrote it
 
 
-@pytest.mark.parametrize(("most", "code"), [(143, 2), (255, 0)], ids=["eCryptfs", "ext4"])
+@pytest.mark.parametrize(
+    ("most", "code"), [(143, 2), (255, 0), (0, 0), (-1, 0)], ids=["eCryptfs", "ext4", "FUSE", "no-limit"]
+)
 def test_D12_a_name_that_the_file_system_does_not_take_is_an_error_before_anything_is_bought(
     imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, most: int, code: int
 ) -> None:
@@ -75,3 +78,19 @@ def test_D12_a_name_that_the_file_system_does_not_take_is_an_error_before_anythi
     assert ended.exit == code
     assert ("a part of 150 bytes, this file system takes 123" in ended.err) == (code == 2)
     assert len(imgpipe.images()) == (0 if code else 2)
+
+
+def test_what_was_bought_for_cells_as_earlier_versions_read_them_is_not_bought_again(imgpipe: Imgpipe) -> None:
+    table = b'id,title\r\nA1,"A red\r\nmug"\r\n"A\r\n2",A blue mug\r\n'
+    rows = ({"id": "A1", "title": "A red\r\nmug"}, {"id": "A\r\n2", "title": "A blue mug"})  # as they were read
+    (imgpipe.folder / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (imgpipe.folder / "p.csv").write_bytes(table)
+    jobs = "{mugs: {each: {jsonl: p.jsonl}, prompt: 'p {{ row.title }}', output: '{{ id }}'}}"
+    path = imgpipe.made(jobs)
+    bought = imgpipe.images()
+    imgpipe.manifest(jobs.replace("jsonl: p.jsonl", "csv: p.csv"))
+    assert imgpipe("plan", path, "--json").json["due"] == 0
+    assert imgpipe("run", path, "--json").json["attempts"] == 0
+    (imgpipe.folder / "p.csv").write_bytes(table.replace(b"\r\n", b"\n"))  # what git makes of it
+    assert imgpipe("plan", path, "--json").json["reasons"] == {}
+    assert len(imgpipe.images()) == len(bought) == 2

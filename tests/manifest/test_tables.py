@@ -1,5 +1,6 @@
 """Tables are read row by row; every row that cannot be used is told with its line, and hides no other."""
 
+import json
 import os
 import subprocess
 import sys
@@ -466,7 +467,15 @@ def test_numbers_of_a_workbook_have_the_digits_that_it_shows(desk):
     pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
     rows = [text_cells("id", "title"), *(f"{text_cells(key)}<c><v>{stored}</v></c>" for key, stored in STORED)]
     workbook(desk.folder / "p.xlsx", One=sheet(*rows))
-    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p 19.99", "p 0.3", "p 123456789012"]
+    tasks = desk.tasks(job("xlsx: p.xlsx"))
+    assert [task.prompt for task in tasks] == ["p 19.99", "p 0.3", "p 123456789012"]
+    assert [task.former for task in tasks] == [*as_read(desk, ("a", STORED[0][1]), ("b", STORED[1][1])), None]
+
+
+def as_read(desk, *rows):
+    """What rows were bought by with the texts that earlier versions read."""
+    desk.write("former.jsonl", "\n".join(json.dumps({"id": key, "title": text}) for key, text in rows))
+    return [(task.fingerprint, task.digests) for task in desk.tasks(job("jsonl: former.jsonl"))]
 
 
 STORED = [("a", "19.990000000000002"), ("b", "0.30000000000000004"), ("c", "1.23456789012E11")]
@@ -495,6 +504,7 @@ def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
     assert [(task.row, task.prompt) for task in tasks] == [
         ("00042", "p 25%"), ("00043", "p 12.5%"), ("123456", "p 1.5"), ("7", "p 25"),
     ]  # fmt: skip
+    assert [task.former for task in tasks] == [*as_read(desk, ("42", "0.25"), ("43", "0.125")), None, None]
 
 
 def test_the_first_sheet_is_the_first_that_a_person_sees(desk):

@@ -103,6 +103,16 @@ def test_rerun_when_sees_its_aspect_behind_another_change() -> None:
     assert decide(changed, known(TaskState.DONE), FakeFiles(), Rules()).reason == "model changed"
 
 
+def test_a_request_by_cells_as_earlier_versions_read_them_is_the_same() -> None:
+    changed = task(Digests("shown", "inputs", "params", "model"), former=("old", OLD))
+    verdict = decide(changed, known(TaskState.DONE, artifact_fingerprint="old"), FakeFiles(), Rules())
+    assert (verdict.reason, verdict.is_accepted) == (None, True)
+    failed = decide(changed, known(TaskState.FAILED), FakeFiles(), Rules())
+    assert failed.reason is None
+    other = known(TaskState.DONE, fingerprint="other", digests=Digests("other", "inputs", "params", "model"))
+    assert decide(changed, other, FakeFiles(), Rules()).reason == "prompt changed"
+
+
 def test_an_accepted_change_is_not_paid_for() -> None:
     changed = task(Digests("prompt", "inputs", "params", "other"))
     assert decide(changed, known(TaskState.DONE), FakeFiles(), Rules(accept=frozenset({Aspect.MODEL}))).reason is None

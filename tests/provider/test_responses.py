@@ -256,6 +256,7 @@ WITHOUT = [
     ("H49-bare-code", {"code": 429, "message": "slow down"}, Fault.THROTTLED),
     ("H49-bare-words", {"code": "fail", "msg": "saturated", "data": None}, Fault.OTHER),
     ("H49-bare-account", {"success": False, "message": "insufficient balance"}, Fault.UPSTREAM_ACCOUNT),
+    ("H49-bare-with-tokens", {"code": 0, "message": "ok", "usageMetadata": {"promptTokenCount": 9}}, Fault.NO_IMAGE),
     ("words-before-json", b"OK {}", Fault.BROKEN),
 ]  # fmt: skip
 

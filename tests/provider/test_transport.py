@@ -433,6 +433,8 @@ async def test_odd_but_honest_answers_are_accepted(liar, make_client, task, pict
         pytest.param("gzip", gzip.compress, id="gzip"),
         pytest.param("deflate", zlib.compress, id="deflate"),
         pytest.param("gzip, gzip", lambda body: gzip.compress(gzip.compress(body)), id="twice"),
+        pytest.param("gzip", lambda body: gzip.compress(body[:99]) + gzip.compress(body[99:]), id="members"),
+        pytest.param("gzip", lambda body: gzip.compress(body) + b"\0\0", id="gzip-followed-by-zeros"),
         pytest.param("identity", gzip.compress, id="gzip-without-a-label"),
         pytest.param("gzip", bytes, id="a-label-without-gzip"),
         pytest.param("br", bytes, id="a-label-without-brotli"),
@@ -498,7 +500,15 @@ async def test_a_body_without_end_stops_at_the_cap(liar, make_client, task, row,
         tracemalloc.stop()
     assert seen(result) == outcome
     assert "more than 8388608 bytes" in result.reason
+    assert len(result.body) < 2**20
     assert peak < 40 * 2**20
+
+
+async def test_a_refusal_without_end_is_still_a_refusal(liar, make_client, task):
+    liar.says(b"HTTP/1.1 401 No\r\n\r\n", b'{"error": {"code": "invalid_api_key", "message": "no"}}', b" " * 2**20)
+    async with make_client(liar.url, max_body_bytes=2**19) as client:
+        result = client.read(await client.send(task), task)
+    assert seen(result) == (Fault.ACCOUNT, Billed.NO)
 
 
 # -- no connection at all

@@ -44,23 +44,24 @@ def test_a_duration_has_a_unit_or_is_a_number(written, seconds):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("latncy: 1s\n", "x.yaml: latncy: no such key"),
+        ("latncy: 1s\n", "x.yaml:1:1: latncy: no such key"),
         (
             "faults:\n  - {name: overload}\n",
-            "x.yaml: faults.0.name: no such fault 'overload'; did you mean overloaded?",
+            "x.yaml:2:6: faults.0.name: no such fault 'overload'; did you mean overloaded?",
         ),
-        ("faults:\n  - {name: internal, first: 1, every: 2}\n", "x.yaml: faults.0: write one of: probability"),
-        ("faults:\n  - name: internal\n    probability: 2\n", "x.yaml: faults.0.probability"),
-        ("latency: {p50: 3s}\n", "x.yaml: latency: p50 and p95 belong together"),
-        ("latency: {uniform: [2s, 1s]}\n", "x.yaml: latency: uniform is [least, most]"),
-        ("picture: large\n", "x.yaml: picture"),
-        ("capacity:\n  - {after: 9s}\n  - {after: 1s}\n", "x.yaml: capacity: the steps must be in the order"),
-        ("limits: {hint: loud}\n", "x.yaml: limits.hint"),
-        ("faults: [\n", "x.yaml: while parsing a flow node"),
-        ("limits: [1, 2]\n", "x.yaml: limits"),
+        ("faults:\n  - {name: internal, first: 1, every: 2}\n", "x.yaml:2:5: faults.0: write one of: probability"),
+        ("faults:\n  - name: internal\n    probability: 2\n", "x.yaml:3:5: faults.0.probability"),
+        ("latency: {p50: 3s}\n", "x.yaml:1:1: latency: p50 and p95 belong together"),
+        ("latency: {uniform: [2s, 1s]}\n", "x.yaml:1:1: latency: uniform is [least, most]"),
+        ("picture: large\n", "x.yaml:1:1: picture"),
+        ("seed: 1\nseed: 2\n", "x.yaml:2:1: duplicate key 'seed'"),
+        ("capacity:\n  - {after: 9s}\n  - {after: 1s}\n", "x.yaml:1:1: capacity: the steps must be in the order"),
+        ("limits: {hint: loud}\n", "x.yaml:1:10: limits.hint"),
+        ("faults: [\n", "x.yaml:2:1: "),
+        ("limits: [1, 2]\n", "x.yaml:1:1: limits"),
     ],
 )
-def test_a_mistake_is_told_with_its_key(text, told):
+def test_a_mistake_is_told_with_its_place(text, told):
     with pytest.raises(InputError) as caught:
         parse(text, "x.yaml")
     assert str(caught.value).startswith(told)
@@ -69,7 +70,11 @@ def test_a_mistake_is_told_with_its_key(text, told):
 def test_every_mistake_is_told_at_once():
     with pytest.raises(InputError) as caught:
         parse("seed: many\npicture: large\nfaults: [{name: x}]\n", "x.yaml")
-    assert [problem.what.partition(":")[0] for problem in caught.value.problems] == ["seed", "faults.0.name", "picture"]
+    assert [(problem.line, problem.file) for problem in caught.value.problems] == [
+        (1, "x.yaml"),
+        (3, "x.yaml"),
+        (2, "x.yaml"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["stormi", "no/such/file.yaml"])
