@@ -160,7 +160,7 @@ def _why_not(row: PlanRow, files: FileView, needed: Sequence[Mark | None]) -> st
     if any(mark is None or not mark.is_of(artifact) for mark in needed):
         return "nobody has picked the image that is there now; look at it again"
     if row.known.state is not TaskState.DONE:
-        return f"its task is {row.known.state}; what was delivered of an earlier image stays"
+        return f"its task is {row.known.state}; the image that is there is of an earlier request"
     found = files.compare(artifact)
     if found in PRESENT or (found is FileComparison.CHANGED and row.known.edit is Edit.EDITED):
         return ""
