@@ -98,7 +98,7 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
         known = read_lines(f"{place}/{RECEIPT}", mirror.read(RECEIPT) or b"", Receipt, "deliveries")
         former = {each.file: each for each in known if each.sha256 and each.happened != WITHDRAWN}
         delivered.receipts += _placed(_Target(setup=setup, recipe=recipe, mirror=mirror, former=former))
-        present = {name_key(receipt.file): receipt.file for receipt in delivered.receipts}
+        present = {name_key(receipt.file): receipt.file for receipt in delivered.receipts if receipt.sha256}  # are ours
         gone = [each for file, each in former.items() if not mirror.is_one(file, present.get(name_key(file)))]
         delivered.receipts += [_withdraw(mirror, receipt) for receipt in gone]
         write_lines(mirror, RECEIPT, delivered.receipts)
