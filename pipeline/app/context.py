@@ -55,10 +55,14 @@ SPARE_NAME_BYTES: Final = 20  # for suffix, sidecar (.jpeg.xmp), and the number 
 
 
 def name_max(folder: Path) -> int:
-    """Return how long the name of a file in a folder, made or not, may be; 255 where the system does not say."""
+    """Return how long the name of a file in a folder, made or not, may be; 255 where the file system does not say.
+
+    Some that are mounted by a program (FUSE) say 0; -1 is no limit (fpathconf(3)).
+    """
+    most = 0
     with suppress(OSError, ValueError):
-        return os.pathconf(next(parent for parent in (folder, *folder.parents) if parent.exists()), "PC_NAME_MAX")
-    return 255
+        most = os.pathconf(next(parent for parent in (folder, *folder.parents) if parent.exists()), "PC_NAME_MAX")
+    return most if most > 0 else 255
 
 
 def folder_exposure(folder: Path) -> str | None:

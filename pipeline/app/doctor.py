@@ -418,9 +418,8 @@ def _ledger(setup: Setup) -> Iterator[Check]:
         yield _bad("ledger", str(error))
         return
     except OSError as error:
-        yield _bad(
-            "ledger", f"{error.filename or state_dir}: {error.strerror}", "run as its owner, or change its owner"
-        )
+        where = error.filename or state_dir
+        yield _bad("ledger", f"{where}: {error.strerror}", "run as its owner, or change its owner")
         return
     yield _ok("ledger", f"{state_dir}: {count(len(runs), 'run')}")
     for hold in held:

@@ -86,11 +86,12 @@ def fit_descriptors(limits: Limits, *, each: int = 1) -> Limits:
     )
 
 
-def _keep_to_descriptors(run: "ActiveRun") -> None:
+def keep_to_descriptors(run: "ActiveRun") -> None:
     """Have fewer requests in flight where there are not descriptors for all, and say so."""
     setup = run.setup
-    is_embedded = setup.is_play_money and setup.provider.base_url is None  # it has the other end of each connection
-    limits = fit_descriptors(setup.limits, each=2 if is_embedded else 1)
+    is_embedded = setup.is_play_money and setup.provider.base_url is None
+    each = (run.workers is None) + is_embedded  # this end of a connection, where no workers have it; the simulator's
+    limits = fit_descriptors(setup.limits, each=each) if each else setup.limits
     if limits.concurrency < setup.limits.concurrency:
         most = count(limits.concurrency, "request")
         run.listen(Warned(text=f"{most} in flight at most: this process may not open more files (ulimit -n)"))
@@ -100,7 +101,7 @@ def _keep_to_descriptors(run: "ActiveRun") -> None:
 async def send(run: "ActiveRun", stages: AsyncGenerator[Iterable[Due], None]) -> None:
     """Ask for what is in the stages, one after the other. A hold the provider asked for is remembered."""
     fit_for_images()
-    _keep_to_descriptors(run)
+    keep_to_descriptors(run)
     # Has libuv begin its threads while there is memory: where it cannot, it aborts the process (src/threadpool.c). The
     # name is numeric, so nothing is looked up.
     await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), NI_NUMERICHOST | NI_NUMERICSERV)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.app.context import Flags, Setup
-from pipeline.app.sending import fit_for_images
+from pipeline.app.sending import fit_descriptors, fit_for_images
 from pipeline.buckets import Bucket, BucketError, Locations, as_input_error, open_bucket
 from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.manifest.location import folder_of
@@ -98,6 +98,7 @@ class Probe:
 async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
     """Open what a worker sends with. Raises InputError, StorageError."""
     fit_for_images()
+    fit_descriptors(order.limits)  # raises the limit of this process; the run decides how many are in flight
     settings = StoreSettings(
         output_dir=order.output_dir,
         state_dir=order.kept_dir,

@@ -118,10 +118,14 @@ class Strays:
         chance = math.ceil(mean + 3 * math.sqrt(mean * (1 - share)))  # three standard deviations above the mean
         return near >= min(NEAR - 1, max(LEAST_NEAR, chance)) or (self.starts > SETTLED and share > self._most)
 
+    def is_trial(self, serial: int) -> bool:
+        """Whether the trial, which the first starts of a run are too, lasts at this start."""
+        return serial - self._trial < SETTLED
+
     def shows_limit(self, serial: int, *, is_probe: bool) -> bool:
         """Note a closure, or that its probes are refused too; returns whether it is a limit."""
         if not self.is_limit:
-            is_trial = serial - self._trial < SETTLED
+            is_trial = self.is_trial(serial)
             self.is_limit = is_probe or is_trial or serial - self._closure < SETTLED
             self._closure = serial
             self._near.clear()

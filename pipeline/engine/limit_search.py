@@ -328,7 +328,7 @@ class LimitSearch:
         self.rate, self.is_slow_start = None, True
 
     def end_trial(self) -> None:
-        """Go on with what had been learned: it is a limit."""
+        """Go on with what had been learned before the trial: it is a limit. Not later, when that is out of date."""
         if self._before is not None:
             self.rate, self.limit = self._before
             self._before = None

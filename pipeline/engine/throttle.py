@@ -5,8 +5,8 @@
 3. A refusal closes the gate (`backoff`). Nobody starts before a named delay is over; where none is named, a probe asks
    after gaps that grow, and once when an answer comes. A probe that is not refused within twice the time of a refusal
    opens the gate, and how it opened teaches what is counted.
-4. Refusals may also come by chance, however little is sent: `backoff.Strays` tells them from a limit. They close
-   nothing; the task is asked again a second later.
+4. Refusals may also come by chance, however little is sent: `backoff.Strays` tells them from a limit. Single ones
+   close nothing; their task alone waits.
 5. Other 5xx, silence and connections that fail: five of the last twenty close the gate, and teach nothing.
 
 `Throttle` neither sleeps nor sends: the clock and the die are parameters. `Gate` is its one async front.
@@ -162,7 +162,7 @@ class Throttle:
         """Give back the slot and learn from how it ended; None is an image.
 
         Returns the failure as it is to be treated: a fast 503 that closed the gate is throttling, and no attempt of the
-        task; a 429 by chance names the second that its task waits.
+        task; `hint_s` of a 429 by chance is the second that its task waits.
         """
         fault = None if failure is None else failure.fault
         if fault in UNSENT:
@@ -213,8 +213,8 @@ class Throttle:
         self._history.not_taken(ticket)
         strays = self._strays.get(failure.status or 0)
         is_named = failure.fault is Fault.QUOTA or (failure.hint_s or 0) > 0
-        can_be_stray = strays is not None and self._backoff is None and not is_named and not self._is_canary
-        if can_be_stray and strays is not None and not strays.is_closing(ticket):
+        can_be_stray = self._backoff is None and not is_named and not self._is_canary
+        if strays is not None and can_be_stray and not strays.is_closing(ticket):
             return failure if failure.fault is Fault.OUTAGE else replace(failure, hint_s=STRAY_WAIT_S)
         teaches = strays is None or self._teaches(ticket, strays)
         if teaches:
@@ -233,7 +233,8 @@ class Throttle:
             return backoff.teaches
         if not strays.shows_limit(self._history.serial, is_probe=is_probe):
             return False
-        self._search.end_trial()
+        if strays.is_trial(self._history.serial):
+            self._search.end_trial()
         if backoff is not None:
             backoff.teaches = True
         return True
@@ -259,8 +260,9 @@ class Throttle:
             if ticket.at < self._history.period_at and not hint_s:
                 return  # sent before the gate opened the last time: old news
             backoff = self._backoff = self._search.backoff(ticket, is_canary=self._is_canary, teaches=teaches)
-            backoff.gap_s = backoff.gap_s if teaches else min(backoff.gap_s, STRAY_GAP_S)
             backoff.status = failure.status
+            if failure.fault in REFUSED and not teaches:
+                backoff.gap_s = STRAY_GAP_S
         if failure.fault is not Fault.MODEL_MISSING and failure.status != 429:
             self._give_up_after_long(now)
         backoff.teaches &= teaches

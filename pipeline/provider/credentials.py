@@ -14,6 +14,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 from dotenv import dotenv_values
 
 from pipeline.errors import InputError
+from pipeline.provider.redact import bare
 from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
 
 SIMULATOR_KEY = "simulator"
@@ -39,7 +40,7 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
         file = f"{path}, which has no line {names[0]}=..." if path.is_file() else "a file .env beside the manifest"
         raise InputError(f"no API key: {' or '.join(names)} is not set; export it, or write it to {file}")
     name, key = found
-    if not key.isascii() or not key.isprintable() or any(char in _bare(key) for char in " \"'`"):
+    if not key.isascii() or not key.isprintable() or any(char in bare(key) for char in " \"'`"):
         what = "characters no key has, such as a space or a quotation mark"
         raise InputError(f"the API key in {name} holds {what}; copy it again, without a comment behind it")
     return key
@@ -54,9 +55,9 @@ def known_keys(*, environ: Mapping[str, str], dotenv_dir: Path) -> tuple[str, ..
     own = {name for names in KEY_NAMES.values() for name in names}
     found = []
     for name, value in (*environ.items(), *beside.items()):
-        bare = _bare(_unquoted(value or ""))
-        if len(bare) >= (_SHORTEST if name in own else _SHORTEST_OTHER) and name.endswith(("_KEY", "_TOKEN")):
-            found.append(bare)
+        key = bare(_unquoted(value or ""))
+        if len(key) >= (_SHORTEST if name in own else _SHORTEST_OTHER) and name.endswith(("_KEY", "_TOKEN")):
+            found.append(key)
     return tuple(dict.fromkeys(found))
 
 
@@ -86,10 +87,6 @@ def _names(settings: ProviderSettings) -> Sequence[str]:
 def _first(names: Sequence[str], values: Mapping[str, str | None]) -> tuple[str, str] | None:
     stripped = ((name, _unquoted(values.get(name) or "")) for name in names)
     return next(((name, value) for name, value in stripped if value), None)
-
-
-def _bare(key: str) -> str:
-    return key.split(" ", 1)[1].strip() if key.lower().startswith("bearer ") else key
 
 
 def _unquoted(value: str) -> str:

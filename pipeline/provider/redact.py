@@ -118,16 +118,21 @@ def _folded(data: bytes) -> bytes:
     return data.lower().translate(_URL_SAFE)
 
 
+def bare(key: str) -> str:
+    """Return a key without the `Bearer ` that may stand before it."""
+    return key.split(" ", 1)[1].strip() if key.lower().startswith("bearer ") else key
+
+
 class Redactor:
     """Takes one key out of whatever it is given. An empty or very short key leaves everything as it is."""
 
     def __init__(self, key: str) -> None:
-        bare = (key.split(" ", 1)[1] if key.lower().startswith("bearer ") else key).encode()
+        secret = bare(key).encode()
         self._secrets: list[_Secret] = []
-        if len(bare) >= _HEAD:
-            texts = dict.fromkeys(map(_folded, (bare, _Plain(bare).data, *_base64_cores(bare))))
+        if len(secret) >= _HEAD:
+            texts = dict.fromkeys(map(_folded, (secret, _Plain(secret).data, *_base64_cores(secret))))
             self._secrets = [_Secret(text, _HEAD, _WINDOW) for text in texts if len(text) >= _HEAD]
-            self._secrets.append(_Secret(bare.hex().encode(), 2 * _HEAD, 2 * _WINDOW))
+            self._secrets.append(_Secret(secret.hex().encode(), 2 * _HEAD, 2 * _WINDOW))
 
     def __repr__(self) -> str:
         return f"<Redactor {len(self._secrets)} secrets>"

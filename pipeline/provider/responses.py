@@ -69,7 +69,7 @@ def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
     """Return the tokens the answer accounts for; None when it does not, or not for the image it brought.
 
     `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts. Some count thoughts in
-    the total alone (https://github.com/simonw/llm-gemini/issues/75). Where nobody says which tier was served, it was
+    the total alone (https://github.com/simonw/llm-gemini/issues/75). Where no field says which tier was served, it was
     the standard one; https://ai.google.dev/gemini-api/docs/flex-inference names the header.
     """
     has_image = bool(facts.images)

@@ -103,9 +103,8 @@ def verify_images(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(LedgerReader(state_dir, manifest=manifest, output_dir=output_dir))
         found = Verification(has_ledger=not reader.is_missing)
-        decoder = (
-            stack.enter_context(contextlib.closing(Decoder())) if decode else None
-        )  # its process starts with the first image
+        # The process of a decoder starts with the first image.
+        decoder = stack.enter_context(contextlib.closing(Decoder())) if decode else None
         place = _opened(output_dir, stack)
         if place is None:
             found.missing = [artifact.path for _, artifact in reader.all_done()]

@@ -313,7 +313,8 @@ class Salvager:
 def _is_at(part: FoundPart, path: str) -> bool:
     """Say whether a part lies where it is meant to, also in a folder whose name is in another case on such a disk."""
     disk = part.tree.disk
-    with contextlib.suppress(FileNotFoundError), part.tree.at(part.path) as here, part.tree.at(path) as there:
+    absent = contextlib.suppress(FileNotFoundError, NotADirectoryError)
+    with absent, part.tree.at(part.path) as here, part.tree.at(path) as there:
         return is_same_file(*(status_of(disk, name, dir_fd=fd) for fd, name in (here, there)))
     return False
 

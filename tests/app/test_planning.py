@@ -67,7 +67,9 @@ def test_images_of_a_retired_default_model_are_not_bought_again(imgpipe: Imgpipe
     assert imgpipe("plan", path, "--json").json["reasons"] == {"model changed": 2}  # a person wrote it
 
 
-@pytest.mark.parametrize(("most", "code"), [(143, 2), (255, 0)], ids=["eCryptfs", "ext4"])
+@pytest.mark.parametrize(
+    ("most", "code"), [(143, 2), (255, 0), (0, 0), (-1, 0)], ids=["eCryptfs", "ext4", "FUSE", "no-limit"]
+)
 def test_D12_a_name_that_the_file_system_does_not_take_is_an_error_before_anything_is_bought(
     imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, most: int, code: int
 ) -> None:

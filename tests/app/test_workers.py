@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.app.context import Flags, prepare
-from pipeline.app.workers import PROBE, Probe, WorkerOrder, order_of, prove_worker, take_rest
+from pipeline.app.workers import PROBE, Probe, WorkerOrder, open_worker, order_of, prove_worker, take_rest
 from pipeline.model import InputImage
 from pipeline.settings import Limits, ProviderSettings
 from pipeline.store.rejected import WORKERS_MARK, apart_dir
@@ -108,3 +108,13 @@ def test_a_worker_finds_the_key_beside_a_manifest_that_was_named_relative_to_ano
     (tmp_path / "m.yaml").write_text("{version: 1, name: m, jobs: {a: {prompt: A cup}}}")
     monkeypatch.chdir(tmp_path)
     assert order_of(prepare(Path("m.yaml"), Flags())).folder == tmp_path
+
+
+async def test_a_worker_may_open_a_file_for_every_connection_it_may_have(
+    order: WorkerOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr("resource.getrlimit", lambda _kind: (256, 4096))
+    monkeypatch.setattr("resource.setrlimit", lambda _kind, limits: raised.append(limits))
+    async with open_worker(replace(order, limits=Limits(concurrency=300))):
+        assert raised == [(396, 4096)]

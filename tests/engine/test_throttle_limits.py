@@ -161,7 +161,7 @@ def test_stray_503s_among_256_in_flight_are_not_taken_for_a_limit() -> None:
 
 @pytest.mark.parametrize(
     ("share", "mean_s", "used"),
-    [(0.03, 3, 0.85), (0.03, 8, 0.75), (0.1, 3, 0.6), (0.1, 8, 0.6), (0.3, 3, 0.6), (0.3, 8, 0.55)],
+    [(0.03, 3, 0.85), (0.03, 8, 0.75), (0.1, 3, 0.85), (0.1, 8, 0.7), (0.3, 3, 0.85), (0.3, 8, 0.7)],
 )
 def test_429s_by_chance_are_not_taken_for_a_limit(share: float, mean_s: float, used: float) -> None:
     """Capacity shared with strangers, or a relay of several accounts: the run went down to 3 % of what was possible."""

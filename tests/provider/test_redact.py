@@ -121,6 +121,7 @@ def test_a_body_of_escapes_takes_memory_for_a_part_of_it_only(escape):
 
 def test_a_bearer_prefix_hides_nothing():
     assert Redactor(f"Bearer {KEY}").text(f"got {KEY}") == f"got {MASK}"
+    assert Redactor(f"Bearer  {KEY}").text(f"got {KEY[:8]}...") == f"got {MASK}..."
 
 
 def test_ordinary_words_stay():

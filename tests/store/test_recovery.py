@@ -381,3 +381,20 @@ async def test_an_image_whose_folder_is_closed_waits_and_stops_nobody(bench: Ben
     assert any("Permission denied" in note for note in bench.recovery.notes)
     await reopen()
     assert bench.recovery.recovered == 1
+
+
+async def test_a_part_whose_task_was_renamed_to_below_a_file_is_kept_and_stops_nobody(
+    bench: Bench, reopen: Reopen
+) -> None:
+    attempt = await lose(bench)
+    (bench.out / "cats").mkdir()
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
+    await bench.store.begin(task(1, name="dogs/1"), run=bench.run, reserved_microusd=PRICE)
+    (bench.out / "dogs").write_bytes(b"somebody's")
+    await reopen()
+    assert any("stands where a directory belongs" in note for note in bench.recovery.notes)
+    assert image(1).data in files(bench.state / "rejected").values()
+    (bench.out / "dogs").unlink()
+    await reopen()
+    assert bench.recovery.recovered == 1
+    assert files(bench.out) == {"dogs/1.png": image(1).data}
