@@ -521,8 +521,10 @@ def test_a_workbook_that_takes_too_much_memory_is_told(desk):
     """A word in the last cell: 40 bytes of a file, and 500 GB in memory."""
     pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
     far = '<row r="1048576"><c r="XFD1048576" t="inlineStr"><is><t>x</t></is></c></row></sheetData>'
-    workbook(desk.folder / "p.xlsx", One=sheet(text_cells("id", "title")).replace("</sheetData>", far))
-    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    one, two = (sheet(text_cells("id", "title"), text_cells("a", title)) for title in ("x", "y"))
+    workbook(desk.folder / "p.xlsx", One=one, Two=two.replace("</sheetData>", far))
+    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p x"]  # the other sheet is not read
+    (problem,) = desk.problems(job("xlsx: p.xlsx, sheet: Two"))
     assert "the library fails on it or takes too much memory" in str(problem)
 
 
