@@ -273,7 +273,7 @@ class Failure:
     status: int | None = None
     code: str | None = None  # the provider's code, finish reason or exception name
     request_id: str | None = None  # for the provider's support desk
-    hint_s: float | None = None  # the delay the server named
+    hint_s: float | None = None  # the delay the server named; a second after a refusal by chance
     usage: Usage | None = None
     body: bytes | None = field(default=None, repr=False)  # redacted bytes worth keeping in rejected/
     suffix: str = ".json"  # of those bytes
