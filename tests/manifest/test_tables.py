@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.sources import read_digest
+from pipeline.model import FormerReading
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
 
@@ -475,7 +476,10 @@ def test_numbers_of_a_workbook_have_the_digits_that_it_shows(desk):
 def as_read(desk, *rows):
     """What rows were bought by with the texts that earlier versions read."""
     desk.write("former.jsonl", "\n".join(json.dumps({"id": key, "title": text}) for key, text in rows))
-    return [(task.fingerprint, task.digests) for task in desk.tasks(job("jsonl: former.jsonl"))]
+    return [
+        FormerReading(row=task.row, fields=task.fields, fingerprint=task.fingerprint, digests=task.digests)
+        for task in desk.tasks(job("jsonl: former.jsonl"))
+    ]
 
 
 STORED = [("a", "19.990000000000002"), ("b", "0.30000000000000004"), ("c", "1.23456789012E11")]
