@@ -98,7 +98,7 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
         known = read_lines(f"{place}/{RECEIPT}", mirror.read(RECEIPT) or b"", Receipt, "deliveries")
         former = {each.file: each for each in known if each.sha256 and each.happened != WITHDRAWN}
         delivered.receipts += _placed(_Target(setup=setup, recipe=recipe, mirror=mirror, former=former))
-        present = {name_key(receipt.file): receipt.file for receipt in delivered.receipts}
+        present = {name_key(receipt.file): receipt.file for receipt in delivered.receipts if receipt.sha256}  # are ours
         gone = [each for file, each in former.items() if not mirror.is_one(file, present.get(name_key(file)))]
         delivered.receipts += [_withdraw(mirror, receipt) for receipt in gone]
         write_lines(mirror, RECEIPT, delivered.receipts)
@@ -160,7 +160,7 @@ def _why_not(row: PlanRow, files: FileView, needed: Sequence[Mark | None]) -> st
     if any(mark is None or not mark.is_of(artifact) for mark in needed):
         return "nobody has picked the image that is there now; look at it again"
     if row.known.state is not TaskState.DONE:
-        return f"its task is {row.known.state}; what was delivered of an earlier image stays"
+        return f"its task is {row.known.state}; the image that is there is of an earlier request"
     found = files.compare(artifact)
     if found in PRESENT or (found is FileComparison.CHANGED and row.known.edit is Edit.EDITED):
         return ""

@@ -199,7 +199,7 @@ def sheet_rows(
         raise BadValue("needs an extra, because it is a workbook", "run: pip install 'imgpipe[excel]'") from None
     open_regular(path).close()  # a pipe or a folder is refused before the library waits for it
     _check_size(path)
-    check_in_child(path, _READ_SHEETS, "is not a workbook that can be read", _SAVE_ANEW, sheet)
+    check_in_child(path, _READ_SHEET, "is not a workbook that can be read", _SAVE_ANEW, sheet)
     try:
         with CalamineWorkbook.from_path(str(path)) as book:
             name = _chosen(sheet, book)
@@ -226,14 +226,16 @@ try:
 except (ImportError, OSError, ValueError):  # there are none, or lower ones hold already
     pass
 """
-_READ_SHEETS = """
+_READ_SHEET = """
 import sys
-from python_calamine import CalamineWorkbook
+from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
+table = (SheetVisibleEnum.Visible, SheetTypeEnum.WorkSheet)
 with CalamineWorkbook.from_path(sys.argv[1]) as book:
-    for name in sys.argv[2:] or book.sheet_names:
+    shown = [each.name for each in book.sheets_metadata if (each.visible, each.typ) == table] or book.sheet_names
+    for name in sys.argv[2:] or shown[:1]:
         if name in book.sheet_names:
             book.get_sheet_by_name(name)
-"""
+"""  # of the sheet that `_chosen` returns: what stands in others is not read
 
 
 def check_in_child(path: Path, program: str, what: str, instead: str, sheet: str | None = None) -> None:
@@ -242,14 +244,8 @@ def check_in_child(path: Path, program: str, what: str, instead: str, sheet: str
     One flipped byte can make a library (arro3-io 0.6) panic or abort the whole process, and a small file can unpack to
     more than the memory there is: a word in the last cell of a sheet (python-calamine 0.9) to 500 GB.
     """
-    command = [
-        sys.executable,
-        "-I",
-        "-c",
-        _LIMITED + program,
-        str(path.absolute()),
-        *([] if sheet is None else [sheet]),
-    ]
+    arguments = [str(path.absolute()), *([] if sheet is None else [sheet])]
+    command = [sys.executable, "-I", "-c", _LIMITED + program, *arguments]
     try:
         child = subprocess.run(command, env={}, capture_output=True, timeout=_CHECK_S, check=False)  # noqa: S603 - our own text
     except subprocess.TimeoutExpired:

@@ -33,6 +33,7 @@ _PACKED = re.compile(_GZIP + rb"|x[\x01\x5e\x9c\xda]")  # or zlib
 _ANY_WINDOW = 32 + zlib.MAX_WBITS  # of either, as its first bytes say
 _MOST_PACKED = 2  # times
 _MOST_MEMBERS = 100  # of one gzip body; each costs a copy of what is behind it
+_PIECE_BYTES = 2**22
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -118,16 +119,23 @@ def unpacked(body: bytes | bytearray, most_bytes: int) -> bytes | bytearray:
     return body
 
 
-def _unpacked_once(body: bytes | bytearray, most_bytes: int) -> bytes:
-    """Unpack all members of a gzip body, which stand one behind the other (RFC 1952, 2.2). Raises: zlib.error."""
-    pieces, left_bytes = list[bytes](), most_bytes
+def _unpacked_once(body: bytes | bytearray, most_bytes: int) -> bytearray:
+    """Unpack all members of a gzip body, which stand one behind the other (RFC 1952, 2.2). Raises: zlib.error.
+
+    Piece by piece: zlib holds what it returns twice for a moment.
+    """
+    whole = bytearray()
     for _ in range(_MOST_MEMBERS):
         member = zlib.decompressobj(_ANY_WINDOW)
-        pieces.append(member.decompress(body, left_bytes))
-        left_bytes -= len(pieces[-1])
+        while not member.eof and (size := min(_PIECE_BYTES, most_bytes - len(whole))):
+            piece = member.decompress(body, size)
+            whole += piece
+            body = member.unconsumed_tail
+            if len(piece) < size:
+                break
         body = member.unused_data
-        if left_bytes == 0 or not body.startswith(_GZIP):
-            return b"".join(pieces)
+        if len(whole) == most_bytes or not body.startswith(_GZIP):
+            return whole
     raise zlib.error(f"more than {_MOST_MEMBERS} members")
 
 

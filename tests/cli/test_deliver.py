@@ -226,3 +226,23 @@ def test_a_conversion_still_says_that_a_model_made_the_image(imgpipe: Imgpipe) -
     record = extract(data)
     assert record is not None
     assert record["task"] == "studio/m"
+
+
+def test_what_is_delivered_stays_where_a_second_image_has_its_name_in_another_case(imgpipe: Imgpipe) -> None:
+    name = "{{ 'one' if matrix.thing.key == 'm' else 'ONE' }}"
+    recipe = f'deliver: {{shop: {{to: shop, from: done, name: "{name}", format: jpeg}}}}'
+    path = imgpipe.made(JOBS, extra=recipe)
+    for _ in range(3):
+        ended = imgpipe("export", path)
+        assert (ended.exit, files(imgpipe.folder / "shop")) == (3, ["deliver.jsonl", "one.jpg"])
+        assert "has the same name" in ended.err
+
+
+def test_a_delivered_image_whose_name_another_one_has_now_is_withdrawn(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra="deliver: {shop: {to: shop, name: 'sku_j', format: jpeg}}")
+    mark(imgpipe, "picked", "studio/j")
+    imgpipe("export", path)
+    path.write_text(path.read_text().replace("'sku_j'", "\"{{ 'sku_j' if matrix.thing.key == 'j' else 'SKU_J' }}\""))
+    mark(imgpipe, "picked", "studio/m")
+    ended = imgpipe("export", path)
+    assert (ended.exit, happened(imgpipe)) == (3, {"SKU_J.jpg": "added", "sku_j.jpg": "withdrawn"})

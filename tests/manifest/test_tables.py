@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.sources import read_digest
+from pipeline.model import FormerReading
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
 
@@ -475,7 +476,10 @@ def test_numbers_of_a_workbook_have_the_digits_that_it_shows(desk):
 def as_read(desk, *rows):
     """What rows were bought by with the texts that earlier versions read."""
     desk.write("former.jsonl", "\n".join(json.dumps({"id": key, "title": text}) for key, text in rows))
-    return [(task.fingerprint, task.digests) for task in desk.tasks(job("jsonl: former.jsonl"))]
+    return [
+        FormerReading(row=task.row, fields=task.fields, fingerprint=task.fingerprint, digests=task.digests)
+        for task in desk.tasks(job("jsonl: former.jsonl"))
+    ]
 
 
 STORED = [("a", "19.990000000000002"), ("b", "0.30000000000000004"), ("c", "1.23456789012E11")]
@@ -521,8 +525,10 @@ def test_a_workbook_that_takes_too_much_memory_is_told(desk):
     """A word in the last cell: 40 bytes of a file, and 500 GB in memory."""
     pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
     far = '<row r="1048576"><c r="XFD1048576" t="inlineStr"><is><t>x</t></is></c></row></sheetData>'
-    workbook(desk.folder / "p.xlsx", One=sheet(text_cells("id", "title")).replace("</sheetData>", far))
-    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    one, two = (sheet(text_cells("id", "title"), text_cells("a", title)) for title in ("x", "y"))
+    workbook(desk.folder / "p.xlsx", One=one, Two=two.replace("</sheetData>", far))
+    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p x"]  # the other sheet is not read
+    (problem,) = desk.problems(job("xlsx: p.xlsx, sheet: Two"))
     assert "the library fails on it or takes too much memory" in str(problem)
 
 
