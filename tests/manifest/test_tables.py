@@ -516,7 +516,9 @@ def test_the_first_sheet_is_the_first_that_a_person_sees(desk):
     path = desk.folder / "p.xlsx"
     old, new = (sheet(text_cells("id", "title"), text_cells("a", title)) for title in ("old", "new"))
     workbook(path, **{'Backup" state="veryHidden': old, "Now": new, "Later": sheet(text_cells("x"))})
-    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p new"]
+    expansion = Expansion(desk.load(job("xlsx: p.xlsx")), digests=read_digest)
+    assert [task.prompt for task in expansion] == ["p new"]
+    assert expansion.notes == ("p.xlsx: the sheet Now is the first visible one; write `sheet:` if another is meant",)
     (problem,) = desk.problems(job("xlsx: p.xlsx, sheet: Later"))
     assert "there is no column 'id' in the sheet Later (others: Backup, Now)" in str(problem)
 
