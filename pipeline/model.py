@@ -106,6 +106,15 @@ class ImageChecks(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defa
     min_side_px: int = 0  # below it `min_side` flags
 
 
+class FormerReading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a task was by the cells of its row as earlier versions read them, where they read them otherwise."""
+
+    row: str
+    fields: dict[str, str]
+    fingerprint: str
+    digests: Digests
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One image asked of the API: one row x one matrix combination x one variant of a job."""
 
@@ -118,7 +127,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     name: str  # output name, relative, without extension: the bytes decide that
     fingerprint: str  # hex SHA-256 of the canonical final request
     digests: Digests
-    former: tuple[str, Digests] | None = None  # both by its cells as earlier versions read them; None: the same
+    former: FormerReading | None = None
     system: str | None = None
     aspect_ratio: str | None = None
     size: str | None = None  # 512 | 1K | 2K | 4K

@@ -138,7 +138,9 @@ def _programs() -> Iterator[Check]:
     yield _bad("sqlite", sqlite3.sqlite_version, advice) if is_old else _ok("sqlite", sqlite3.sqlite_version)
     needed = (line for line in importlib.metadata.requires("imgpipe") or [] if "extra ==" not in line)
     versions = {name: _version(name) for name in sorted({re.split(r"[^\w.-]", line)[0] for line in needed})}
-    yield _ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items()))
+    if missing := [name for name, version in versions.items() if version is None]:
+        yield _bad("packages", f"not installed: {', '.join(missing)}", "install imgpipe again")
+    yield _ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None))
     for name, (extra, what) in EXTRAS.items():
         version = _version(name)
         missing_text = f"not installed, needed only for {what}: pip install 'imgpipe[{extra}]'"

@@ -59,7 +59,15 @@ def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
 
 
 def _upstream(task: Task, path: str, image: InputImage | None = None) -> UpstreamImage:
-    return UpstreamImage(task_id=task.id, row=task.row, path=path, matrix=task.matrix, fields=task.fields, image=image)
+    return UpstreamImage(
+        task_id=task.id,
+        row=task.row,
+        path=path,
+        matrix=task.matrix,
+        fields=task.fields,
+        image=image,
+        former=task.former,
+    )
 
 
 MOST_PIXELS_BYTES: Final = 64 << 20  # of an input file that is read whole to find its pixels

@@ -36,7 +36,7 @@ from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, Table, Where, printable
-from pipeline.model import BucketUrl, InputImage, is_object
+from pipeline.model import BucketUrl, FormerReading, InputImage, is_object
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
 _SEND_IT = 'write images: ["{{ file.path }}"] to have them changed'
@@ -245,6 +245,7 @@ class UpstreamImage:
     matrix: Mapping[str, str]
     fields: Mapping[str, str]
     image: InputImage | None = None  # as it was looked at already
+    former: FormerReading | None = None
 
 
 Upstream = Callable[[str], Iterable[UpstreamImage]]  # a job's name -> its done images, in a stable order
@@ -421,7 +422,7 @@ class Sources:
                 self._inputs.learn(path, image.image)
             data = Names("row", {**image.fields, **image.matrix, "id": image.row})
             if where.fits(data):
-                yield SourceRow(
+                row = SourceRow(
                     key=image.task_id.partition("/")[2].replace("@", "-"),
                     data=data,
                     file=_names_of(path, inside),
@@ -430,6 +431,10 @@ class Sources:
                     matrix=dict(image.matrix),
                     texts=_texts(chosen, image.matrix),
                 )
+                if (former := image.former) is not None:
+                    data = Names("row", {**former.fields, **image.matrix, "id": former.row})
+                    row.former = replace(row, key=row.key.replace(image.row, former.row, 1), data=data)
+                yield row
 
 
 def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str, str]:

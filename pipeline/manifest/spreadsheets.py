@@ -191,7 +191,7 @@ def sheet_rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield (row number, cells) of a sheet, None: the first that a person sees. Raises BadValue, OSError.
 
-    `chosen` gets its name and those of the other sheets, before the first row.
+    `chosen` gets its name and those of all sheets, before the first row.
     """
     try:
         from python_calamine import CalamineError, CalamineWorkbook
@@ -203,7 +203,7 @@ def sheet_rows(
     try:
         with CalamineWorkbook.from_path(str(path)) as book:
             name = _chosen(sheet, book)
-            chosen(name, [other for other in book.sheet_names if other != name])
+            chosen(name, book.sheet_names)
             found = book.get_sheet_by_name(name)
             shown, left = _shown_cells(path, name), found.start[1] if found.start else 0
             for number, values in enumerate(found.iter_rows(), 1):

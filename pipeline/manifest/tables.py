@@ -214,11 +214,13 @@ def _header(table: Table, cells: list[str], line: int) -> list[str]:
     return header
 
 
-def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
-    def chosen(name: str, others: list[str]) -> None:
-        if others:
-            which = f"the sheet {name}" if is_plain(name) else "the sheet that is read"
+def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
+    def chosen(name: str, names: list[str]) -> None:
+        which = f"the sheet {name}" if is_plain(name) else "the sheet that is read"
+        if others := [other for other in names if other != name]:
             table.sheets = f" in {which} (others: {plain_names(others)})"
+        if table.each.sheet is None and name != names[0]:
+            note(f"{table.path.name}: {which} is the first visible one; write `sheet:` if another is meant")
 
     rows = sheet_rows(table.path, table.each.sheet, chosen)
     return _records(table, ((line, line, cells) for line, cells in rows))

@@ -26,7 +26,7 @@ from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.sources import InputFiles
 from pipeline.manifest.tables import SourceRow, printable
 from pipeline.manifest.templates import ANY_NAMES, Template, compile_template
-from pipeline.model import Digests, InputImage, Task
+from pipeline.model import Digests, FormerReading, InputImage, Task
 from pipeline.text import name_key
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -131,8 +131,8 @@ class TaskMaker:
 
     def _former(
         self, plan: JobPlan, recipe: Recipe, row: SourceRow, combination: Combination, variant: int
-    ) -> tuple[str, Digests] | None:
-        """Return fingerprint and digests of a variant by a row as earlier versions read it; None: they made none."""
+    ) -> FormerReading | None:
+        """Return what a variant was by a row as earlier versions read it; None: they made none."""
         steps = _Steps()
         try:
             context = self._context(plan, recipe, row, combination) | {"variant": variant}
@@ -140,7 +140,8 @@ class TaskMaker:
             steps.end()
         except BadValue:
             return None
-        return asked.fingerprint(), asked.digests()
+        fingerprint, digests = asked.fingerprint(), asked.digests()
+        return FormerReading(row=context["id"], fields=row.fields, fingerprint=fingerprint, digests=digests)
 
     def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination, context: Context) -> str:
         key, label = row.key, combination.label

@@ -69,9 +69,9 @@ _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 _SHAPE_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _QUOTE_ADVICE = "put the value in quotes"
 _TOO_DEEP = (f"nested more than {MAX_DEPTH} levels deep", "reduce the nesting")
-_SWALLOWED = re.compile(
-    r"[ \t]+(#[^\s#]\S*)"
-)  # behind text: a comment without a space, such as #1 of `A mug #1 in red`
+# Behind text: a comment without a space, such as #1 of `A mug #1 in red`.
+_SWALLOWED = re.compile(r"[ \t]+(#[^\s#]\S*)")
+_WITH_PROMPTS = ("jobs", "defaults", "vars", "x-")
 _COLOUR = re.compile(r"#[0-9A-Fa-f]{6}\b")
 _BRACES_ADVICE = 'a value that starts with {{ needs quotes: "{{ ... }}"'
 
@@ -172,6 +172,9 @@ class _Builder:
 
     def _check_comment(self, event: Any) -> None:
         """Report words that YAML takes for a comment: they would be missing from a prompt that is paid for."""
+        section = self._frames[0].key if self._frames else None
+        if section is None or not section.startswith(_WITH_PROMPTS):
+            return
         swallowed = _SWALLOWED.match(self._text, event.end_mark.index)
         if swallowed is not None and (" " in event.value or _COLOUR.match(swallowed[1])):
             what = f"the text ends before {swallowed[1][:60]!r}: YAML takes it for a comment"

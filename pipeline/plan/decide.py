@@ -185,14 +185,14 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
 
 def as_formerly_read(task: Task) -> Task | None:
     """Return the request by the cells of its row as earlier versions read them; None: the same."""
-    if task.former is None:
+    former = task.former
+    if former is None:
         return None
-    fingerprint, digests = task.former
-    return msgspec.structs.replace(task, fingerprint=fingerprint, digests=digests, former=None)
+    return msgspec.structs.replace(task, fingerprint=former.fingerprint, digests=former.digests, former=None)
 
 
 def _fingerprints(task: Task) -> tuple[str, ...]:
-    return (task.fingerprint,) if task.former is None else (task.fingerprint, task.former[0])
+    return (task.fingerprint,) if task.former is None else (task.fingerprint, task.former.fingerprint)
 
 
 def _has_same_pixels(task: Task, known: Known) -> bool:

@@ -152,7 +152,10 @@ def _check(
             decoder.call(decoded, data)
     except (FileNotFoundError, NotADirectoryError):
         return FileComparison.MISSING
-    except (DecoderError, DecoderDiedError):  # also what takes more time or memory than any image of ours
+    except (DecoderError, DecoderDiedError) as error:  # also what takes more time or memory than any image of ours
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, BrokenPipeError):  # no fault of the image
+            return f"the decoder cannot be started: {cause.strerror}"
         return UNDECODABLE
     except OSError as error:
         return str(error.strerror)

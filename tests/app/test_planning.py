@@ -85,7 +85,10 @@ def test_what_was_bought_for_cells_as_earlier_versions_read_them_is_not_bought_a
     rows = ({"id": "A1", "title": "A red\r\nmug"}, {"id": "A\r\n2", "title": "A blue mug"})  # as they were read
     (imgpipe.folder / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (imgpipe.folder / "p.csv").write_bytes(table)
-    jobs = "{mugs: {each: {jsonl: p.jsonl}, prompt: 'p {{ row.title }}', output: '{{ id }}'}}"
+    jobs = (
+        "{mugs: {each: {jsonl: p.jsonl}, prompt: 'p {{ row.title }}', output: '{{ id }}'}, lit: {each: {job: mugs},"
+        " images: ['{{ file.path }}'], prompt: 'Relight {{ row.title }} {{ id }}'}}"
+    )
     path = imgpipe.made(jobs)
     bought = imgpipe.images()
     imgpipe.manifest(jobs.replace("jsonl: p.jsonl", "csv: p.csv"))
@@ -93,4 +96,4 @@ def test_what_was_bought_for_cells_as_earlier_versions_read_them_is_not_bought_a
     assert imgpipe("run", path, "--json").json["attempts"] == 0
     (imgpipe.folder / "p.csv").write_bytes(table.replace(b"\r\n", b"\n"))  # what git makes of it
     assert imgpipe("plan", path, "--json").json["reasons"] == {}
-    assert len(imgpipe.images()) == len(bought) == 2
+    assert len(imgpipe.images()) == len(bought) == 4

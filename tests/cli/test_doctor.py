@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib.metadata
 import json
 import socket
 import threading
@@ -118,6 +119,17 @@ def test_more_requests_in_flight_than_open_files_is_a_warning(
     ended = imgpipe("doctor", imgpipe.manifest(extra="limits: {concurrency: 500}"), "--json")
     assert ended.exit == 0
     assert levels(ended)["open files"] == "warn"
+
+
+def test_a_package_that_is_not_installed_is_bad(imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+
+    def without_aiofiles(name: str) -> str:
+        return version("no-such-package" if name == "aiofiles" else name)
+
+    monkeypatch.setattr("importlib.metadata.version", without_aiofiles)
+    ended = imgpipe("doctor", imgpipe.manifest())
+    assert (ended.exit, "not installed: aiofiles" in ended.out) == (2, True)
 
 
 @pytest.mark.parametrize(("limit", "level"), [("134217728\n", "warn"), ("max\n", "ok")])

@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from tests.cli.conftest import Imgpipe
 
 
@@ -40,6 +42,17 @@ def test_a_retouched_image_of_another_kind_is_not_to_be_removed(imgpipe: Imgpipe
     ended = imgpipe("verify", manifest, "--decode")
     assert ended.exit == 3
     assert "cannot be decoded: save those you edited as PNG, JPEG or WebP; remove the others, then" in ended.err
+
+
+def test_an_image_is_not_blamed_for_a_decoder_that_cannot_be_started(
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = imgpipe.made()
+    (imgpipe.folder / "python").write_text("may not be executed")
+    monkeypatch.setattr("sys.executable", str(imgpipe.folder / "python"))
+    found = imgpipe("verify", manifest, "--decode", "--json").json
+    reasons = [f"mugs/{each.name}: the decoder cannot be started: Permission denied" for each in imgpipe.images()]
+    assert (found["undecodable"], sorted(found["unreadable"]), found["exit"]) == ([], sorted(reasons), 3)
 
 
 def test_thumbnails_of_the_report_are_nobodys_images(imgpipe: Imgpipe) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.sources import read_digest
+from pipeline.model import FormerReading
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
 
@@ -475,7 +476,10 @@ def test_numbers_of_a_workbook_have_the_digits_that_it_shows(desk):
 def as_read(desk, *rows):
     """What rows were bought by with the texts that earlier versions read."""
     desk.write("former.jsonl", "\n".join(json.dumps({"id": key, "title": text}) for key, text in rows))
-    return [(task.fingerprint, task.digests) for task in desk.tasks(job("jsonl: former.jsonl"))]
+    return [
+        FormerReading(row=task.row, fields=task.fields, fingerprint=task.fingerprint, digests=task.digests)
+        for task in desk.tasks(job("jsonl: former.jsonl"))
+    ]
 
 
 STORED = [("a", "19.990000000000002"), ("b", "0.30000000000000004"), ("c", "1.23456789012E11")]
@@ -512,7 +516,9 @@ def test_the_first_sheet_is_the_first_that_a_person_sees(desk):
     path = desk.folder / "p.xlsx"
     old, new = (sheet(text_cells("id", "title"), text_cells("a", title)) for title in ("old", "new"))
     workbook(path, **{'Backup" state="veryHidden': old, "Now": new, "Later": sheet(text_cells("x"))})
-    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p new"]
+    expansion = Expansion(desk.load(job("xlsx: p.xlsx")), digests=read_digest)
+    assert [task.prompt for task in expansion] == ["p new"]
+    assert expansion.notes == ("p.xlsx: the sheet Now is the first visible one; write `sheet:` if another is meant",)
     (problem,) = desk.problems(job("xlsx: p.xlsx, sheet: Later"))
     assert "there is no column 'id' in the sheet Later (others: Backup, Now)" in str(problem)
 

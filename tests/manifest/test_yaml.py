@@ -156,3 +156,8 @@ def test_comments_behind_values_are_comments(desk):
     text = "jobs: # all\n  a:\n    prompt: A mug#1 in red  # two words\n    size: 1K #default\n    seed: 8 ## was 16\n"
     (task,) = desk.tasks(text)
     assert (task.prompt, task.size, task.seed) == ("A mug#1 in red", "1K", 8)
+
+
+def test_comments_behind_what_is_in_no_prompt_are_comments(desk):
+    text = "output_dir: my images #nas\nstate_dir: my state #disk\njobs: {a: {prompt: A mug}}\n"
+    assert desk.load(text).output_dir.name == "my images"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.model import Artifact, Aspect, Digests, Known, Task, TaskState
+from pipeline.model import Artifact, Aspect, Digests, FormerReading, Known, Task, TaskState
 from pipeline.plan.decide import Rules, decide
 from pipeline.store.files import FileComparison
 
@@ -104,7 +104,8 @@ def test_rerun_when_sees_its_aspect_behind_another_change() -> None:
 
 
 def test_a_request_by_cells_as_earlier_versions_read_them_is_the_same() -> None:
-    changed = task(Digests("shown", "inputs", "params", "model"), former=("old", OLD))
+    former = FormerReading(row="a", fields={}, fingerprint="old", digests=OLD)
+    changed = task(Digests("shown", "inputs", "params", "model"), former=former)
     verdict = decide(changed, known(TaskState.DONE, artifact_fingerprint="old"), FakeFiles(), Rules())
     assert (verdict.reason, verdict.is_accepted) == (None, True)
     failed = decide(changed, known(TaskState.FAILED), FakeFiles(), Rules())
