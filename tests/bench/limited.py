@@ -31,12 +31,14 @@ from tests.bench.contenders import Work, manifest
 
 MODEL = "gemini-3.1-flash-lite-image"
 RATE = 10  # images a second that the server allows
+IN_FLIGHT = 64
 PROFILE = "picture: tiny\nlatency: {uniform: [1600ms, 2400ms]}\n"
+SLOW = f"picture: tiny\nlatency: {IN_FLIGHT / RATE:g}s\n"  # this many in flight make so many images a second
 SERVERS = {
     "token bucket": PROFILE + f"limits: {{requests_per_minute: {60 * RATE}, burst: {RATE}, hint: none}}\n",
     "window of a minute": PROFILE + f"limits: {{requests_per_minute: {60 * RATE}, hint: none}}\n",
+    "one in ten by chance": SLOW + "faults:\n  - {name: rate_limited, probability: 0.1}\n",
 }
-IN_FLIGHT = 64
 NAMES = ("imgpipe", "genai-retry", "aws-adaptive")
 STEP_S = 5
 
@@ -54,7 +56,7 @@ class Reached:
         images, allowed = sum(self.images), RATE * STEP_S * len(self.images)
         share = sum(self.refused) / max(1, images)
         used = f"{images:5} images, {images / allowed:4.0%} of the rate"
-        return f"  {self.server:<18} {self.name:<13} {used}, {share:4.0%} refused"
+        return f"  {self.server:<20} {self.name:<13} {used}, {share:4.0%} refused"
 
 
 def measured(scratch: Path, *, seconds: int) -> Iterator[Reached]:
