@@ -32,7 +32,7 @@ class Backoff:
     lowest: int  # and the fewest beside any
     usual: int  # level of the requests that were taken before
     rate: float  # at which requests were started
-    is_rate: bool  # whether a rate had been learned
+    is_rate: bool  # whether a rate had been learned, and was no guess
     teaches: bool  # whether it says something about a limit
     gap_s: float  # before the next probe
     until: float = -math.inf

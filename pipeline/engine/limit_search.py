@@ -197,7 +197,7 @@ class LimitSearch:
             lowest=ticket.level - 1,
             usual=self._history.usual_level(ticket),
             rate=1 / apart_s if apart_s > 0 else math.inf,
-            is_rate=self.rate is not None,
+            is_rate=self.rate is not None and not self.rate.is_guess,
             teaches=teaches,
             gap_s=self._probe_gap_s(),
         )
