@@ -64,7 +64,7 @@ def test_P10_an_interrupt_ends_the_wait_for_the_lock(imgpipe: Imgpipe, tmp_path:
         waiting = imgpipe.start("run", manifest, "--wait-lock", "60s")
         wait_until(lambda: is_listening(waiting))
         waiting.send_signal(signal.SIGINT)
-        waiting.communicate(timeout=5)
+        waiting.communicate(timeout=30)
     assert waiting.returncode == 130
 
 
@@ -79,7 +79,7 @@ def test_a_signal_while_planning_ends_the_run_and_nothing_was_sent(
     process = forked.start("run", manifest, "-y", "--json")
     wait_until((tmp_path / "out" / ".pipeline" / "ledger.sqlite").exists)
     process.send_signal(number)
-    out, err = process.communicate(timeout=5)
+    out, err = process.communicate(timeout=30)
     assert process.returncode == json.loads(out)["exit"] == code, err
     assert "Traceback" not in err
     assert not server.bill
