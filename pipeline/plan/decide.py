@@ -238,10 +238,12 @@ class Files(FileView):
         A second link to `own` is what a move that was killed leaves behind: it is not in the way.
         """
         folder, _, stem = name.rpartition("/")
-        for found in self._listing(folder).get(name_key(stem), ()):
+        alike = self._listing(folder).get(name_key(stem), ())
+        for found in alike:
             path = f"{folder}/{found}" if folder else found
             found_stem, suffix = os.path.splitext(found)  # noqa: PTH122 - as below
-            if found_stem != stem and not os.path.lexists(self._output_dir / (name + suffix)):
+            is_apart = stem + suffix in alike or not os.path.lexists(self._output_dir / (name + suffix))
+            if found_stem != stem and is_apart:
                 continue  # in another case, which this file system tells apart
             if path != own and not (own is not None and self._is_one_file(path, own)):
                 return path
