@@ -139,7 +139,7 @@ def _judge_redo(task: Task, known: Known, files: FileView, rules: Rules) -> Verd
     """Judge a task whose image is there and not wanted. Maybe billed repeats are counted as they always are."""
     assert known.artifact is not None
     path = known.artifact.path
-    if known.fingerprint == task.fingerprint and known.unknowns > rules.unknown_repeats:
+    if known.unknowns > rules.unknown_repeats and not changed_aspects(task, known):
         note = "its new image may have been billed already and never came; `retry` asks again"
         return Verdict(state=TaskState.UNKNOWN, note=note)
     is_edited = known.edit is Edit.EDITED or files.compare(known.artifact) is FileComparison.CHANGED

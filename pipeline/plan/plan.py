@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline.errors import InputError
 from pipeline.model import Due, Edit, Known, Quote, Task, TaskState
-from pipeline.plan.decide import MISSING, FileView, Rules, Verdict, decide
+from pipeline.plan.decide import MISSING, FileView, Rules, Verdict, changed_aspects, decide
 from pipeline.store.reader import LedgerReader
 
 LISTED: Final = 1000  # notes kept for people; beyond, they are only counted
@@ -353,7 +353,7 @@ def tally(
 def _due(row: PlanRow) -> Due:
     task, known, reason = row.task, row.known, row.verdict.reason
     assert reason is not None
-    if known is None or known.fingerprint != task.fingerprint:
+    if known is None or changed_aspects(task, known):
         return Due(task=task, reason=reason)
     return Due(task=task, reason=reason, unknowns=known.unknowns, faults=known.faults)
 

@@ -187,8 +187,10 @@ def test_redo_asks_for_an_image_that_is_there() -> None:
 def test_P3_redo_repeats_what_may_have_been_billed_no_oftener_than_a_run() -> None:
     rules = Rules(redo={"j/a": ""}, unknown_repeats=1)
     assert decide(task(), known(TaskState.DONE, unknowns=1), FakeFiles(), rules).reason == "rejected"
-    verdict = decide(task(), known(TaskState.DONE, unknowns=2), FakeFiles(), rules)
-    assert (verdict.state, verdict.reason) == (TaskState.UNKNOWN, None)
+    former = FormerReading(row="a", fields={}, fingerprint="old", digests=OLD)
+    for asked in (task(), task(Digests("shown", "inputs", "params", "model"), former=former)):
+        verdict = decide(asked, known(TaskState.DONE, unknowns=2), FakeFiles(), rules)
+        assert (verdict.state, verdict.reason) == (TaskState.UNKNOWN, None)
 
 
 def test_P6_redo_does_not_replace_an_edited_image_without_force() -> None:

@@ -2,13 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.model import Digests, Due, Known, Quote, Task, TaskState
-from pipeline.plan.decide import Files, Rules
+from pipeline.model import Digests, Due, FormerReading, Known, Quote, Task, TaskState
+from pipeline.plan.decide import Files, Rules, Verdict
 from pipeline.plan.plan import Group, Key, Plan, PlanRow, Spool, survey, tally
 from pipeline.plan.selection import Selection
 
@@ -32,8 +34,8 @@ def task(task_id: str, **fields: object) -> Task:
     job, _, row = task_id.partition("/")
     fingerprint = hashlib.sha256(task_id.encode()).hexdigest()
     values: dict[str, object] = {"prompt": "a", "model": "m", "name": task_id, "fingerprint": fingerprint}
-    digests = Digests("p", "i", "g", "m")
-    return Task(id=task_id, job=job, row=row, variant=1, digests=digests, **{**values, **fields})  # type: ignore[arg-type]
+    values["digests"] = Digests("p", "i", "g", "m")
+    return Task(id=task_id, job=job, row=row, variant=1, **{**values, **fields})  # type: ignore[arg-type]
 
 
 TASKS = [task("a/1"), task("a/2", tags=("hot",)), task("b/1", model="dear")]
@@ -58,6 +60,31 @@ def test_a_plan_counts_reasons_jobs_and_money(tmp_path: Path) -> None:
     assert {key.why for key in made.groups} == {"new"}
     assert (made.least.known_price, made.most.known_price) == (320_000, 640_000)
     assert made.groups[Key("b", "new", True)] == Group(tasks=1, price_microusd=240_000)
+
+
+def test_a_request_by_cells_as_read_before_keeps_its_count_of_repeats(tmp_path: Path) -> None:
+    before = task("a/1")
+    former = FormerReading(row="1", fields={}, fingerprint=before.fingerprint, digests=before.digests)
+    now = task("a/1", fingerprint="a" * 64, digests=Digests("shown", "i", "g", "m"), former=former)
+    known = Known(
+        id=now.id,
+        fingerprint=before.fingerprint,
+        digests=before.digests,
+        name=now.name,
+        state=TaskState.UNKNOWN,
+        artifact=None,
+        attempts=1,
+        unknowns=1,
+        cost_microusd=0,
+        reason="",
+        updated_at=datetime.now(UTC),
+    )
+    other = task("a/1", fingerprint="b" * 64, digests=Digests("other", "i", "g", "m"))
+    verdict = Verdict(state=TaskState.UNKNOWN, reason="retry")
+    planned = [PlanRow(task=asked, known=known, verdict=verdict, rival=None) for asked in (before, now, other)]
+    with closing(Spool(tmp_path)) as spool:
+        tally(planned, quote=quote, problem=lambda _: None, spool=spool)
+        assert [due.unknowns for due in spool] == [1, 1, 0]
 
 
 def test_an_unknown_price_makes_the_sum_unknown(tmp_path: Path) -> None:
