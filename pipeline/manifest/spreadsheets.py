@@ -209,7 +209,9 @@ def sheet_rows(
             for number, values in enumerate(found.iter_rows(), 1):
                 cells = [text_of_cell(value) for value in values]
                 for column, text in shown.get(number, ()):
-                    cells[column - left] = text if isinstance(text, Valueless) else _reread(text, cells[column - left])
+                    at = column - left
+                    if 0 <= at < len(cells):  # else a formula without a value, beside the table
+                        cells[at] = text if isinstance(text, Valueless) else _reread(text, cells[at])
                 yield number, cells
     except CalamineError as error:
         raise BadValue(f"is not a workbook that can be read: {error}", _SAVE_ANEW) from None
@@ -318,7 +320,7 @@ def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, str])
     if kind == b"e" or (kind == b"n" and value is None and _FORMULA.search(content)):
         return Valueless("a formula without a value")
     if kind == b"n" and value is not None and named.get(b"s") in formats:
-        return formats[named[b"s"]].format(float(value[1]))
+        return formats[named[b"s"]].format(float(html.unescape(value[1].decode("ascii", "replace"))))
     return None
 
 
@@ -330,9 +332,9 @@ def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, str]:
         named = dict(_ATTRIBUTES.findall(tag))
         code = re.fullmatch(rb"(0+)(?:\.(0+))?(%)?", named.get(b"formatCode", b""))
         if code is not None and code[3]:
-            formats[named[b"numFmtId"]] = f"{{:.{len(code[2] or b'')}%}}"
+            formats[named.get(b"numFmtId", b"")] = f"{{:.{len(code[2] or b'')}%}}"
         elif code is not None and len(code[1]) > 1 and not code[2]:
-            formats[named[b"numFmtId"]] = f"{{:0{len(code[1])}.0f}}"
+            formats[named.get(b"numFmtId", b"")] = f"{{:0{len(code[1])}.0f}}"
     cells = styles.partition(b"cellXfs")[2].partition(b"cellXfs")[0]
     used = [dict(_ATTRIBUTES.findall(tag)).get(b"numFmtId") for tag in re.findall(rb"<(?:\w+:)?xf\b[^>]*>", cells)]
     return {b"%d" % index: formats[number] for index, number in enumerate(used) if number in formats}

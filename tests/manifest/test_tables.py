@@ -452,6 +452,16 @@ def test_cell_without_a_value_is_an_error_where_it_is_used(desk, cell, shows):
     assert [task.prompt for task in tasks] == ["p mug", "p jar"]
 
 
+@pytest.mark.parametrize("at", ["A", "F"], ids=["before", "behind"])
+def test_a_formula_without_a_value_beside_the_table_is_passed_over(desk, at):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    named = '<c r="{}" t="inlineStr"><is><t>{}</t></is></c>'
+    cells = [named.format("B2", "mug"), named.format("C2", "Mug")]
+    cells.insert(0 if at == "A" else 2, f'<c r="{at}2"><f>1+1</f></c>')
+    workbook(desk.folder / "p.xlsx", One=sheet(named.format("B1", "id") + named.format("C1", "title"), "".join(cells)))
+    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p Mug"]
+
+
 def test_broken_or_huge_workbook_is_told(desk, monkeypatch):
     pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
     desk.write("p.xlsx", b"PK\x03\x04 no archive")
@@ -485,7 +495,7 @@ def as_read(desk, *rows):
 STORED = [("a", "19.990000000000002"), ("b", "0.30000000000000004"), ("c", "1.23456789012E11")]
 
 
-STYLES = f"""<styleSheet xmlns="{MAIN}"><numFmts><numFmt numFmtId="164" formatCode="00000"/>
+STYLES = f"""<styleSheet xmlns="{MAIN}"><numFmts><numFmt formatCode="00"/><numFmt numFmtId="164" formatCode="00000"/>
 <numFmt numFmtId="165" formatCode="0.0%"/><numFmt numFmtId="166" formatCode="0.00"/></numFmts>
 <cellStyleXfs><xf numFmtId="9"/></cellStyleXfs>
 <cellXfs><xf numFmtId="0"/><xf numFmtId="164"/><xf numFmtId="9"><x/></xf>
