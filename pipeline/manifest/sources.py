@@ -421,7 +421,10 @@ class Sources:
             if image.image is not None:
                 self._inputs.learn(path, image.image)
             data = Names("row", {**image.fields, **image.matrix, "id": image.row})
-            if where.fits(data):
+            former, earlier = image.former, None
+            if former is not None:
+                earlier = Names("row", {**former.fields, **image.matrix, "id": former.row})
+            if where.fits(data) or (earlier is not None and where.fits(earlier)):
                 row = SourceRow(
                     key=image.task_id.partition("/")[2].replace("@", "-"),
                     data=data,
@@ -431,9 +434,8 @@ class Sources:
                     matrix=dict(image.matrix),
                     texts=_texts(chosen, image.matrix),
                 )
-                if (former := image.former) is not None:
-                    data = Names("row", {**former.fields, **image.matrix, "id": former.row})
-                    row.former = replace(row, key=row.key.replace(image.row, former.row, 1), data=data)
+                if former is not None:
+                    row.former = replace(row, key=row.key.replace(image.row, former.row, 1), data=earlier)
                 yield row
 
 

@@ -69,7 +69,10 @@ _SEEN = 5  # texts of a column that a message shows
 
 
 class Where:
-    """Which rows of a table are wanted: those whose cells equal one of the texts. An unquoted true fits TRUE."""
+    """Which rows of a table are wanted: those whose cells equal one of the texts. An unquoted true fits TRUE.
+
+    A cell that earlier versions read otherwise fits by either text, so that `where: {share: 0.25}` still finds 25%.
+    """
 
     def __init__(self, wanted: Mapping[str, tuple[str, ...]]) -> None:
         self.columns = tuple(wanted)
@@ -90,7 +93,8 @@ class Where:
         text = _as_text(value)
         if len(self._seen[name]) < _SEEN:
             self._seen[name][text] = None
-        return _folded(text) in self._wanted[name]
+        former = value.former if value.__class__ is Reread else text
+        return not self._wanted[name].isdisjoint((_folded(text), _folded(former)))
 
 
 def _folded(text: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.sources import UpstreamImage, read_digest
-from pipeline.model import Aspect
+from pipeline.model import Aspect, Digests, FormerReading
 
 
 def test_id_names_job_row_and_variant(desk):
@@ -361,6 +361,19 @@ def test_a_chain_takes_the_images_whose_cells_fit_where_as_a_table_does(desk):
     ]
     tasks = Expansion(manifest, digests=read_digest, jobs=["b"], upstream=lambda _job: images)
     assert [task.prompt for task in tasks] == ["x"]
+
+
+@pytest.mark.parametrize("wanted", ["25%", "0.25"])
+def test_a_chain_finds_a_cell_by_the_text_of_now_and_of_before(desk, wanted):
+    each = f"{{job: a, where: {{share: {wanted}}}}}"
+    text = f"jobs: {{a: {{prompt: p}}, b: {{each: {each}, prompt: '{{{{ row.share }}}}'}}}}\n"
+    former = FormerReading(row="x", fields={"share": "0.25"}, fingerprint="f", digests=Digests("p", "i", "g", "m"))
+    image, cells = str(desk.write("x.png")), {"share": "25%"}
+    images = [UpstreamImage(task_id="a/x", row="x", path=image, matrix={}, fields=cells, former=former)]
+    (task,) = Expansion(desk.load(text), digests=read_digest, jobs=["b"], upstream=lambda _job: images)
+    assert task.prompt == "25%"
+    assert task.former is not None
+    assert task.former.fields == {"share": "0.25", "id": "x"}
 
 
 LONG_CHAIN = """\

@@ -519,6 +519,8 @@ def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
         ("00042", "p 25%"), ("00043", "p 12.5%"), ("123456", "p 1.5"), ("7", "p 25"),
     ]  # fmt: skip
     assert [task.former for task in tasks] == [*as_read(desk, ("42", "0.25"), ("43", "0.125")), None, None]
+    for wanted in ("0.25", "25%"):
+        assert desk.tasks(job(f"xlsx: p.xlsx, where: {{title: {wanted}}}"))[0] == tasks[0]
 
 
 def test_the_first_sheet_is_the_first_that_a_person_sees(desk):
