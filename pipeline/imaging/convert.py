@@ -191,11 +191,12 @@ def rendition(
     """Return the image as asked, upright, and its media type; `kind` None: the one it has. Raises NotAnImageError."""
     try:
         with opened(data) as source:
-            wanted = kind.upper() if kind is not None else source.format or ""
+            made = "JPEG" if source.format == "MPO" else source.format or ""  # with a second picture behind the first
+            wanted = made if kind is None else kind.upper()
             mime, _ = FORMATS[wanted]
             is_small = max_side is None or max(source.size) <= max_side
             is_as_asked = not is_srgb or not (source.info.get("icc_profile") or source.mode == "CMYK")
-            if wanted == source.format and is_small and is_as_asked:
+            if wanted == made and is_small and is_as_asked:
                 return (strip(data, mime) if is_stripped else data), mime
             upright = ImageOps.exif_transpose(source)
         kept = {} if is_stripped else _kept(upright, data)
@@ -205,8 +206,8 @@ def rendition(
             picture, kept["icc_profile"] = _in_srgb(picture, kept["icc_profile"]), None
         if not is_small and max_side is not None:
             picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        made, record = _encoded(picture, wanted, quality, kept), None if is_stripped else extract(data)
-        return (made if record is None else embed(made, mime, record)), mime
+        encoded, record = _encoded(picture, wanted, quality, kept), None if is_stripped else extract(data)
+        return (encoded if record is None else embed(encoded, mime, record)), mime
     except UnidentifiedImageError as error:
         raise NotAnImageError("not a whole PNG, JPEG or WebP image") from error
     except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError) as error:

@@ -79,6 +79,15 @@ def test_the_bytes_say_what_a_file_is_not_its_name() -> None:
     assert rendered(data, kind="png")[2] == "image/png"
 
 
+@pytest.mark.parametrize("kind", [None, "jpeg"])
+def test_a_jpeg_with_a_second_picture_is_a_jpeg(kind: str | None) -> None:
+    """Photo editors put brightness for better screens there."""
+    red, grey = Image.new("RGB", (20, 20), "red"), Image.new("L", (10, 10))
+    data = file(red, "MPO", save_all=True, append_images=[grey])
+    assert rendition(data, **{**ASKED, "kind": kind}) == (data, "image/jpeg")
+    assert rendered(data, kind=kind, max_side=10)[0].size == (10, 10)
+
+
 def test_what_is_no_png_jpeg_or_webp_is_refused_in_words() -> None:
     with pytest.raises(NotAnImageError, match=r"^not a whole PNG, JPEG or WebP image$"):
         rendition(file(Image.new("RGB", (20, 20)), "GIF"), **ASKED)
