@@ -11,7 +11,7 @@ own when it fits none. Values are compared by name.
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,14 @@ class Combinations:
     def texts_of(self, names: Mapping[str, str]) -> dict[str, str]:
         """Return what the names of one combination stand for in prompts."""
         return {key: self.axes.get(key, {}).get(name, MatrixValue(name, name)) for key, name in names.items()}
+
+
+def texts_of_chain(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str, str]:
+    """Return what an image's matrix stands for in prompts; of the matrices it was `chosen` by, the last one wins."""
+    texts: dict[str, str] = {key: MatrixValue(name, name) for key, name in names.items()}
+    for combinations in chosen:
+        texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})
+    return texts
 
 
 MAX_PROMPT_FILE_BYTES = 2**20

@@ -9,7 +9,7 @@ import hashlib
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,9 +19,8 @@ from unicodedata import normalize
 
 from pipeline.buckets import BucketError, Locations, StoredObject, remedy
 from pipeline.errors import Problem
-from pipeline.manifest.fields import MatrixValue
 from pipeline.manifest.globbing import Glob, compile_globs, matching, walk
-from pipeline.manifest.jobs import Combinations, JobPlan, upstream_of
+from pipeline.manifest.jobs import JobPlan, texts_of_chain, upstream_of
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import (
     folder_of,
@@ -432,19 +431,11 @@ class Sources:
                     place=printable(path),
                     is_upstream=True,
                     matrix=dict(image.matrix),
-                    texts=_texts(chosen, image.matrix),
+                    texts=texts_of_chain(chosen, image.matrix),
                 )
                 if former is not None:
                     row.former = replace(row, key=row.key.replace(image.row, former.row, 1), data=earlier)
                 yield row
-
-
-def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str, str]:
-    """Return what an image's matrix stands for in prompts; of the matrices it was `chosen` by, the last one wins."""
-    texts: dict[str, str] = {key: MatrixValue(name, name) for key, name in names.items()}
-    for combinations in chosen:
-        texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})
-    return texts
 
 
 def _names_of(path: str, inside: str) -> Names:
