@@ -91,7 +91,7 @@ _UNFILLED = re.compile(r"\{\{\s*((?:row|vars|matrix|file)\.\w{1,60})|(?<![{$])\{
 
 
 class PromptNotes:
-    """Counts prompts that can be bought, and that few mean: with an empty cell, or the name of one left in them."""
+    """Counts prompts that are valid and hardly meant: with an empty cell, or with the name of a value left in them."""
 
     def __init__(self) -> None:
         self._found: Counter[tuple[str, str]] = Counter()

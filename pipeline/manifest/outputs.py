@@ -234,7 +234,7 @@ class DeliveryRecipe:
         return hashlib.sha256(repr(tuple(self.rendition.values())).encode()).hexdigest()[:16]
 
     def is_taken_by(self, inputs: "Sequence[Glob]") -> bool:
-        """Say whether a pattern of inputs takes files of this delivery: each would be bought anew, and delivered."""
+        """Say whether a pattern of inputs takes files of this delivery: a run would take each for a new input."""
         suffixes = [self.suffix] if self.suffix else OUTPUT_SUFFIXES
         return any(is_input(f"{str(self.place).rstrip('/')}/x{suffix}", inputs) for suffix in suffixes)
 

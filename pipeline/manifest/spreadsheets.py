@@ -91,8 +91,8 @@ def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
 def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
     """Yield (first line, last line, cells) of every record. Raises BadValue, naming the line; OSError.
 
-    All line ends inside cells become one kind: git writes those anew, too, and a prompt of two lines must not be
-    another one on another machine.
+    All line ends inside cells become one kind: git converts those inside cells, too, and the same table must give the
+    same prompts on every machine.
     """
     with open_text(path, dialect.encoding) as text:
         before = int(dialect.has_sep_line)

@@ -207,7 +207,7 @@ def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Itera
 
 
 def _header(table: Table, cells: list[str], line: int) -> list[str]:
-    header = [cell.strip("\ufeff\u200b").strip() for cell in cells]  # a second byte-order mark is seen by nobody
+    header = [cell.strip("\ufeff\u200b").strip() for cell in cells]  # a second byte-order mark is invisible
     if not header:
         raise BadValue("the table is empty", "write a header row", 1)
     twice = next((name for number, name in enumerate(header) if name and header.index(name) < number), None)

@@ -62,7 +62,6 @@ def test_parquet_is_read_in_batches(desk):
 
 
 def test_parquet_without_the_extra_names_it(desk, monkeypatch):
-
     monkeypatch.setitem(sys.modules, "arro3.io", None)
     (problem,) = desk.problems(job("parquet: p.parquet"))
     assert "pip install 'imgpipe[parquet]'" in problem.instead
@@ -558,7 +557,6 @@ check_in_child(Path(sys.argv[1]), "", "", "")
 
 
 def test_workbook_without_the_extra_names_it(desk, monkeypatch):
-
     monkeypatch.setitem(sys.modules, "python_calamine", None)
     (problem,) = desk.problems(job("xlsx: p.xlsx"))
     assert "pip install 'imgpipe[excel]'" in problem.instead
