@@ -17,7 +17,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from pipeline.engine.events import AttemptEnded as AttemptEnded
 from pipeline.engine.events import AttemptStarted as AttemptStarted
@@ -293,12 +293,12 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
         "name": NAME,
         "provider": {"kind": provider},
         "output_dir": ".",
-        "defaults": {"output": "{{ id }}", **defaults},
+        "defaults": {"output": "{{ id }}", **{name: _plain(name, value) for name, value in defaults.items()}},
         "jobs": {"images": job},
     }
     part = path.with_name(f".{MANIFEST}.{secrets.token_hex(8)}.part")
     try:
-        part.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=_absolute), encoding="utf-8")
+        part.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
         part.replace(path)  # a whole manifest says that the folder is ours, before there are rows
     finally:
         part.unlink(missing_ok=True)
@@ -308,13 +308,20 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
     return path
 
 
-def _absolute(value: object) -> str:
-    """Return a Path of the caller's as text: it is relative to the working directory, a text to the manifest."""
-    if not isinstance(value, os.PathLike):
-        raise InputError(
-            f"generate(): {value!r} is nothing that a manifest can hold", instead="write a number or a text"
-        )
-    return os.path.abspath(os.fspath(cast("os.PathLike[str]", value)))  # noqa: PTH100 - resolves no links
+def _plain(name: str, value: object) -> object:
+    """Return an argument as JSON has it. A Path is relative to the working directory, a text to the manifest.
+
+    Raises InputError: it is neither, as the bytes of an image are.
+    """
+
+    def absolute(each: object) -> str:
+        if isinstance(each, os.PathLike):
+            return os.path.abspath(os.fsdecode(each))  # noqa: PTH100 - resolves no links
+        what = f"generate(): {name} cannot be of the type {type(each).__name__}"
+        raise InputError(what, instead="give a text, a number or the Path of a file")
+
+    plain: object = json.loads(json.dumps(value, default=absolute))
+    return plain
 
 
 def _check_ours(output_dir: Path) -> None:
