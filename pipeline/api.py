@@ -189,17 +189,18 @@ async def generate(
 
     given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
     manifest = _write_manifest(Path(output_dir), _job_of(given, prompt, key), provider, defaults)
-    items: dict[str, str] = {}
+    sent: dict[str, str] = {}  # prompts by task
     with _naming_arguments(manifest):
         setup = context.prepare(manifest, context.Flags(budget_microusd=round(budget_usd * 1_000_000)))
-        there = list(_present(setup, items))
+        there = list(_present(setup, sent))
     for present in there:
         yield present
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
 
     def arrived(event: Event) -> None:
         if isinstance(event, TaskEnded) and event.artifact is not None:
-            arrivals.put_nowait(_of(setup, items, event.task_id, event.artifact, cost_usd=event.cost_usd))
+            text = sent.get(event.task_id, "")
+            arrivals.put_nowait(_of(setup, event.task_id, text, event.artifact, cost_usd=event.cost_usd))
 
     # in no TaskGroup, which a generator cannot hold open while the caller has the image; awaited below in every case
     running = asyncio.create_task(run.run(setup, watch=_display(arrived), is_main=False), name="generate")
@@ -338,26 +339,25 @@ def _check_ours(output_dir: Path) -> None:
     raise InputError(f"generate() would replace {path}", instead="name another output_dir")
 
 
-def _present(setup: "Setup", items: dict[str, str]) -> Iterator[Generated]:
-    """Yield what is there already; `items` gets every prompt by its id."""
+def _present(setup: "Setup", prompts: dict[str, str]) -> Iterator[Generated]:
+    """Yield what is there already; `prompts` gets every prompt by its task."""
     from pipeline.app.planning import plan_rows, reading
     from pipeline.model import Edit
 
     with reading(setup) as reader:
         for row in plan_rows(setup, reader):
-            items[row.task.row] = row.task.prompt
+            prompts[row.task.id] = row.task.prompt
             verdict, artifact = row.verdict, None if row.known is None else row.known.artifact
             is_due = verdict.state != "done" or verdict.reason is not None
             if artifact is None or is_due or verdict.is_missing or verdict.edit is Edit.ABSENT:
                 continue
-            yield _of(setup, items, row.task.id, artifact, cost_usd=0.0)
+            yield _of(setup, row.task.id, row.task.prompt, artifact, cost_usd=0.0)
 
 
-def _of(setup: "Setup", items: Mapping[str, str], task_id: str, artifact: "Artifact", *, cost_usd: float) -> Generated:
-    row = task_id.partition("/")[2]
+def _of(setup: "Setup", task_id: str, prompt: str, artifact: "Artifact", *, cost_usd: float) -> Generated:
     return Generated(
-        id=row,
-        prompt=items.get(row) or items.get(row.rpartition("@")[0], ""),  # behind the @ is the variant
+        id=task_id.partition("/")[2],
+        prompt=prompt,
         path=Path(setup.manifest.location_of(artifact)),
         width=artifact.width,
         height=artifact.height,

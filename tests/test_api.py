@@ -127,6 +127,13 @@ async def test_rows_fill_a_template(tmp_path: Path, key: str | None) -> None:
     assert {image.id for image in found.values()} == {"a", "b"} or key is None
 
 
+async def test_every_variant_has_its_own_prompt(tmp_path: Path) -> None:
+    rows, prompt = [{"colour": "red"}], "A {{ row.colour }} mug, take {{ variant }}"
+    images = generate(rows, prompt=prompt, output_dir=tmp_path, budget_usd=1.0, provider="simulator", variants=3)
+    found = {image.id.rpartition("@")[2]: image.prompt async for image in images}
+    assert found == {number: f"A red mug, take {number}" for number in "123"}
+
+
 async def test_prompts_may_come_from_an_async_iterable(tmp_path: Path) -> None:
     async def prompts():  # type: ignore[no-untyped-def]
         yield "A red mug"
