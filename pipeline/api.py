@@ -17,7 +17,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from pipeline.engine.events import AttemptEnded as AttemptEnded
 from pipeline.engine.events import AttemptStarted as AttemptStarted
@@ -189,17 +189,18 @@ async def generate(
 
     given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
     manifest = _write_manifest(Path(output_dir), _job_of(given, prompt, key), provider, defaults)
-    items: dict[str, str] = {}
+    sent: dict[str, str] = {}  # prompts by task
     with _naming_arguments(manifest):
         setup = context.prepare(manifest, context.Flags(budget_microusd=round(budget_usd * 1_000_000)))
-        there = list(_present(setup, items))
+        there = list(_present(setup, sent))
     for present in there:
         yield present
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
 
     def arrived(event: Event) -> None:
         if isinstance(event, TaskEnded) and event.artifact is not None:
-            arrivals.put_nowait(_of(setup, items, event.task_id, event.artifact, cost_usd=event.cost_usd))
+            text = sent.get(event.task_id, "")
+            arrivals.put_nowait(_of(setup, event.task_id, text, event.artifact, cost_usd=event.cost_usd))
 
     # in no TaskGroup, which a generator cannot hold open while the caller has the image; awaited below in every case
     running = asyncio.create_task(run.run(setup, watch=_display(arrived), is_main=False), name="generate")
@@ -292,12 +293,12 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
         "name": NAME,
         "provider": {"kind": provider},
         "output_dir": ".",
-        "defaults": {"output": "{{ id }}", **defaults},
+        "defaults": {"output": "{{ id }}", **{name: _plain(name, value) for name, value in defaults.items()}},
         "jobs": {"images": job},
     }
     part = path.with_name(f".{MANIFEST}.{secrets.token_hex(8)}.part")
     try:
-        part.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=_absolute), encoding="utf-8")
+        part.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
         part.replace(path)  # a whole manifest says that the folder is ours, before there are rows
     finally:
         part.unlink(missing_ok=True)
@@ -307,9 +308,20 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
     return path
 
 
-def _absolute(value: object) -> str:
-    """Return a Path of the caller's as text: it is relative to the working directory, a text to the manifest."""
-    return os.path.abspath(os.fspath(cast("os.PathLike[str]", value)))  # noqa: PTH100 - resolves no links
+def _plain(name: str, value: object) -> object:
+    """Return an argument as JSON has it. A Path is relative to the working directory, a text to the manifest.
+
+    Raises InputError: it is neither, as the bytes of an image are.
+    """
+
+    def absolute(each: object) -> str:
+        if isinstance(each, os.PathLike):
+            return os.path.abspath(os.fsdecode(each))  # noqa: PTH100 - resolves no links
+        what = f"generate(): {name} cannot be of the type {type(each).__name__}"
+        raise InputError(what, instead="give a text, a number or the Path of a file")
+
+    plain: object = json.loads(json.dumps(value, default=absolute))
+    return plain
 
 
 def _check_ours(output_dir: Path) -> None:
@@ -327,26 +339,25 @@ def _check_ours(output_dir: Path) -> None:
     raise InputError(f"generate() would replace {path}", instead="name another output_dir")
 
 
-def _present(setup: "Setup", items: dict[str, str]) -> Iterator[Generated]:
-    """Yield what is there already; `items` gets every prompt by its id."""
+def _present(setup: "Setup", prompts: dict[str, str]) -> Iterator[Generated]:
+    """Yield what is there already; `prompts` gets every prompt by its task."""
     from pipeline.app.planning import plan_rows, reading
     from pipeline.model import Edit
 
     with reading(setup) as reader:
         for row in plan_rows(setup, reader):
-            items[row.task.row] = row.task.prompt
+            prompts[row.task.id] = row.task.prompt
             verdict, artifact = row.verdict, None if row.known is None else row.known.artifact
             is_due = verdict.state != "done" or verdict.reason is not None
             if artifact is None or is_due or verdict.is_missing or verdict.edit is Edit.ABSENT:
                 continue
-            yield _of(setup, items, row.task.id, artifact, cost_usd=0.0)
+            yield _of(setup, row.task.id, row.task.prompt, artifact, cost_usd=0.0)
 
 
-def _of(setup: "Setup", items: Mapping[str, str], task_id: str, artifact: "Artifact", *, cost_usd: float) -> Generated:
-    row = task_id.partition("/")[2]
+def _of(setup: "Setup", task_id: str, prompt: str, artifact: "Artifact", *, cost_usd: float) -> Generated:
     return Generated(
-        id=row,
-        prompt=items.get(row) or items.get(row.rpartition("@")[0], ""),  # behind the @ is the variant
+        id=task_id.partition("/")[2],
+        prompt=prompt,
         path=Path(setup.manifest.location_of(artifact)),
         width=artifact.width,
         height=artifact.height,

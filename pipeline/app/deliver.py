@@ -8,7 +8,7 @@ same command continues a delivery that broke off: files with the bytes of the re
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,8 @@ import msgspec
 
 from pipeline.app.context import Setup
 from pipeline.app.export import read_lines, read_whole, write_lines
-from pipeline.app.planning import PRESENT, file_view, reading, selected_rows
+from pipeline.app.orphans import Orphans
+from pipeline.app.planning import PRESENT, file_view, plan_rows, reading
 from pipeline.app.redo import marks_of
 from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, StorageError
@@ -114,42 +115,56 @@ def _placed(target: _Target) -> Iterator[Receipt]:
     setup, recipe = target.setup, target.recipe
     former = {receipt.task: receipt for receipt in target.former.values()}
     seen: dict[str, str] = {}
-    for row, why_not in _chosen(setup, recipe, former):
-        task, before = row.task, former.get(row.task.id)
+    for task_id, row, why_not in _chosen(setup, recipe, former):
+        before = former.get(task_id)
         if why_not and before is not None:
-            if seen.setdefault(name_key(str(Path(before.file).with_suffix(""))), task.id) == task.id:
+            if seen.setdefault(name_key(str(Path(before.file).with_suffix(""))), task_id) == task_id:
                 yield _left(before, before, why_not)
             continue
+        assert row is not None
         assert row.known is not None
         assert row.known.artifact is not None
-        name = recipe.file_name(setup.manifest.context_of(task), task_id=task.id, image_name=task.name)
-        other = seen.setdefault(name_key(name), task.id)
+        name = recipe.file_name(setup.manifest.context_of(row.task), task_id=task_id, image_name=row.task.name)
+        other = seen.setdefault(name_key(name), task_id)
         file = name + (recipe.suffix or Path(row.known.artifact.path).suffix)
-        if other != task.id or why_not:
-            yield Receipt(file=file, task=task.id, happened=LEFT, reason=why_not or f"{other} has the same name")
+        if other != task_id or why_not:
+            yield Receipt(file=file, task=task_id, happened=LEFT, reason=why_not or f"{other} has the same name")
         else:
             yield _place(target, row, row.known.artifact, file)
 
 
-def _chosen(setup: Setup, recipe: DeliveryRecipe, former: Mapping[str, Receipt]) -> Iterator[tuple[PlanRow, str]]:
+def _chosen(
+    setup: Setup, recipe: DeliveryRecipe, former: Mapping[str, Receipt]
+) -> Iterator[tuple[str, PlanRow | None, str]]:
     """Yield the tasks whose images are meant, and why one cannot be delivered now (empty: it can).
 
     What was delivered before (`former`, by task) is withdrawn where a person decided so: the task is not in the
     manifest or not selected, its image was unpicked, or is accepted as absent. It stays where nothing says so: the
-    ledger or the marks are on another machine, an image is lost, was edited or replaced.
+    ledger or the marks are on another machine, an image is lost, was edited or replaced, or the task has no row (None)
+    as long as those of its job cannot all be read.
     """
     marks, from_picked = marks_of(setup.manifest), recipe.keys.source == "picked"
+    unpicked = {task_id for task_id, mark in marks.items() if from_picked and mark.kind != "picked"}
     selection = Selection(select=recipe.keys.select or (), marks=marks)
-    chosen = replace(setup, flags=replace(setup.flags, selection=selection))
     with reading(setup) as reader:
         files = file_view(setup.manifest.output_dir, reader)
-        for row in selected_rows(chosen, reader, files=files):
+        orphans, unseen = Orphans(setup.manifest, reader), set(former)
+
+        def rows() -> Iterator[PlanRow]:
+            for row in orphans.watch(plan_rows(setup, reader, on_end=orphans.ended.append, files=files)):
+                unseen.discard(row.task.id)
+                yield row
+
+        for row in selection.apply(rows()):
             mark, has_image = marks.get(row.task.id), row.known is not None and row.known.artifact is not None
-            is_unpicked = from_picked and mark is not None and mark.kind != "picked"
-            if row.verdict.edit is Edit.ABSENT or is_unpicked:
+            if row.verdict.edit is Edit.ABSENT or row.task.id in unpicked:
                 continue
             if row.task.id in former or (has_image and (mark is not None or not from_picked)):
-                yield row, _why_not(row, files, [mark] if from_picked else [])
+                yield row.task.id, row, _why_not(row, files, [mark] if from_picked else [])
+        unsure = orphans.unsure
+    for task_id in sorted(unseen - unpicked):
+        if task_id.partition("/")[0] in unsure:
+            yield task_id, None, "the rows of its job cannot all be read now"
 
 
 def _why_not(row: PlanRow, files: FileView, needed: Sequence[Mark | None]) -> str:

@@ -71,7 +71,9 @@ def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
                 artifact = _picked(reader, task_id, mark)
                 target = folder / artifact.path
                 if is_input(str(target), inputs):
-                    raise _NotCopied(f"{target} would be an input, and bought anew; export to another folder")
+                    raise _NotCopied(
+                        f"{target} would be an input, and a run would buy an image for it; export to another folder"
+                    )
                 is_new = _place(setup.manifest.location_of(artifact), target, locations)
                 (exported.copied if is_new else exported.present).append(target)
             except _NotCopied as why:

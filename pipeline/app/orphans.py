@@ -66,17 +66,15 @@ class Orphans:
 
     def counted(self) -> Counter[str]:
         """Return the orphans of each job, when the stream has ended."""
-        unseen = set(self._patient) if any(each.waiting for each in self.ended) else set()
-        unsure = self._unsure(unseen.union(*(each.incomplete for each in self.ended)))
+        unsure = self.unsure
         return Counter({job: number for job, number in self._left.items() if number > 0 and job not in unsure})
 
     @property
     def unsure(self) -> set[str]:
         """The jobs that may have rows which the stream could not see."""
-        return self._unsure(set(self._patient))
-
-    def _unsure(self, waiting: set[str]) -> set[str]:
-        return waiting | set(behind(self._upstream, self._unmade | waiting))
+        is_waiting = not self.ended or any(each.waiting for each in self.ended)
+        unseen = set(self._patient if is_waiting else ()).union(*(each.incomplete for each in self.ended))
+        return unseen | set(behind(self._upstream, self._unmade | unseen))
 
 
 def behind(upstream: Mapping[str, str], jobs: Collection[str]) -> Iterator[str]:

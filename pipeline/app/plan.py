@@ -8,9 +8,10 @@ from typing import Final
 
 from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_holds, prices_of, void_holds, wallet_of
 from pipeline.app.context import Setup, of_host
+from pipeline.app.orphans import behind
 from pipeline.app.planning import Planned, make_plan, reading, rehearsed
 from pipeline.model import BucketUrl, TaskState
-from pipeline.plan.decide import MISSING, FileView
+from pipeline.plan.decide import MISSING, NEW, RETRY, FileView
 from pipeline.plan.plan import Group, Plan
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, duration, money
@@ -82,11 +83,17 @@ def _forecast(setup: Setup, reader: LedgerReader, due: int) -> Forecast | None:
 
 
 def _following(setup: Setup, reader: LedgerReader, planned: Planned) -> Iterator[str]:
-    """Say which tasks follow from images that are made first, and at which price where all tasks are selected."""
-    quote = prices_of(setup, reader).quote
+    """Say which tasks follow from images that are made first, and at which price where that is known.
+
+    It is where all tasks are selected and no image is replaced: what was made from one may be due again, or not.
+    """
+    quote, upstream = prices_of(setup, reader).quote, setup.manifest.upstream
+    replaced = {key.job for key in planned.plan.groups if key.is_due and key.why not in (NEW, RETRY)}
+    unsure = replaced.union(behind(upstream, replaced))
     for job in planned.behind:
         group, what = Group(), "more tasks follow"
-        for task in rehearsed(setup.manifest, jobs=[job]) if setup.flags.selection.is_everything else ():
+        is_known = setup.flags.selection.is_everything and job not in unsure
+        for task in rehearsed(setup.manifest, jobs=[job]) if is_known else ():
             known, price = reader.known(task.id), quote(task)
             if known is None or known.state is not TaskState.DONE:
                 group.add(None if price is None else price.least)

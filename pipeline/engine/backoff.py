@@ -97,7 +97,8 @@ class Strays:
     _near: deque[int] = field(default_factory=lambda: deque(maxlen=NEAR))  # serials of the last starts refused
     _trial: int = 0  # serials: at which the trial began, and of the last closure
     _closure: int = -SETTLED
-    _seen: list[tuple[float, int, bool]] = field(default_factory=list)  # backoffs: rate, serial, whether it was early
+    _seen: deque[tuple[float, int, bool]] = field(default_factory=lambda: deque(maxlen=MOST_SEEN))
+    # the last backoffs: rate, serial, whether it was early
     _needed: int = SEEN
 
     def served(self) -> None:
@@ -142,7 +143,7 @@ class Strays:
             return False
         rate = backoff.rate if backoff.is_rate else 0.0
         self._seen.append((rate, history.serial, history.period < EARLY))
-        last = self._seen[-SEEN:]
+        last = list(self._seen)[-SEEN:]
         is_deep = 0 < rate <= DEEP * max(rate for rate, _, _ in self._seen)
         if len(self._seen) < self._needed or not (is_deep or all(is_early for _, _, is_early in last)):
             return False

@@ -184,6 +184,8 @@ def _open_quote(first: int, error: csv.Error) -> BadValue:
 
 
 MAX_UNPACKED_BYTES = 512 * 2**20
+_COMPOUND_FILE = bytes.fromhex("d0cf11e0a1b11ae1")
+_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 
 
 def sheet_rows(
@@ -396,8 +398,9 @@ def _chosen(sheet: str | None, book: "CalamineWorkbook") -> str:
 
 
 def _check_size(path: Path) -> None:
-    """Refuse an archive that says it unpacks to more than a machine can hold."""
+    """Refuse an archive that says it unpacks to more than a machine can hold, and one that needs a password."""
     if not zipfile.is_zipfile(path):
+        _check_password(path)
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -407,3 +410,10 @@ def _check_size(path: Path) -> None:
     if unpacked > MAX_UNPACKED_BYTES:
         what = f"unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MB"
         raise BadValue(what, "export the sheet as CSV, which is read row by row")
+
+
+def _check_password(path: Path) -> None:
+    """Refuse a workbook that Excel has encrypted: a compound file with a stream of that name ([MS-OFFCRYPTO] 2.3)."""
+    with path.open("rb") as file:
+        if file.read(8) == _COMPOUND_FILE and _ENCRYPTED in file.read(MAX_UNPACKED_BYTES):
+            raise BadValue("is protected with a password", "save it without one, or export it as CSV")

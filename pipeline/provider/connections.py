@@ -264,6 +264,7 @@ class BodyReader(asyncio.BufferedProtocol):
         self._theirs.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Take what TLS still has of the body, then end the reading: with an error where the body is not whole."""
         if not self._body:  # it was taken: TLS had called this before aiohttp had the connection again
             self._theirs.connection_lost(exc)
             return

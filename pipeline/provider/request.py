@@ -199,7 +199,7 @@ def read_as_planned(image: InputImage, locations: Locations) -> bytes:
     if data is None:
         raise UnfitError(f"not a regular file, or larger than {_FILE_BYTES >> 20} MB")
     if sha256(data).hexdigest() != image.sha256:
-        raise UnfitError("changed since the plan; run again to plan anew")
+        raise UnfitError("changed since the plan; run again to plan with it as it is now")
     return data
 
 

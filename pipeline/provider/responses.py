@@ -225,6 +225,7 @@ class _Reading:
         failure = errors.failure_of_answer(
             status, reply.headers, error, redactor=redactor, now=self.reader.clock(), is_first=reply.is_first
         )
+        failure = replace(failure, usage=_usage(reply, self.facts))  # which an error inside a 200 may account for
         if failure.fault is not Fault.OTHER:
             return failure
         return replace(failure, body=redactor.body(bytes(reply.body)))

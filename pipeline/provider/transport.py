@@ -57,8 +57,13 @@ class _Progress:
     headers: tuple[tuple[str, str], ...] = ()
     chunks: list[bytes | bytearray] = field(default_factory=list)
     size_bytes: int = 0
-    has_begun: bool = False  # something of the body came that is more than a heartbeat
+    has_begun: bool = False  # the body, with something that is more than a heartbeat, or with the head of an error
     is_whole: bool = False  # the body is in memory to its last byte, whatever happened then
+
+    def begin(self, deadline: ResponseTimeout, content: aiohttp.StreamReader) -> None:
+        """Limit from now on how long the body may be quiet."""
+        self.has_begun = True
+        deadline.body(lambda: content.total_bytes)
 
     def took(self, chunk: bytes) -> None:
         self.chunks.append(chunk)
@@ -184,17 +189,19 @@ class Transport:
         has read when it must wait for room is not counted, and was 1 MB each.
 
         It may not be quiet once it has begun: blank heartbeats, and a head sent early, only say that the image is being
-        made (QuantumNous/new-api#4506, agent37-platform/gateway#6). Between the events of a stream it is, too.
+        made (QuantumNous/new-api#4506, agent37-platform/gateway#6). Between the events of a stream it is, too. Behind
+        the head of an error no image is being made, so its body begins with it.
         """
         is_stream = response.content_type == "text/event-stream"
         room_bytes = response.content_length or 0
         if room_bytes > self._max_body_bytes:
             raise TooLargeError
         await _make_room(share, room_bytes, deadline)
+        if not 200 <= response.status < 300:
+            progress.begin(deadline, response.content)
         while chunk := await response.content.readany():
             if not (is_stream or progress.has_begun or _HEARTBEATS.fullmatch(chunk)):
-                progress.has_begun = True
-                deadline.body(lambda: response.content.total_bytes)
+                progress.begin(deadline, response.content)
             progress.took(chunk)
             if progress.size_bytes > self._max_body_bytes:
                 raise TooLargeError

@@ -25,7 +25,7 @@ def awaited(future: "Future[T]") -> "asyncio.Future[T]":
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[T] = loop.create_future()
 
-    def deliver() -> None:
+    def copy_result() -> None:
         if waiter.done():
             return
         if future.cancelled():
@@ -35,11 +35,11 @@ def awaited(future: "Future[T]") -> "asyncio.Future[T]":
         else:
             waiter.set_result(future.result())
 
-    def arrive(_: object) -> None:
+    def copy_in_loop(_: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(deliver)
+            loop.call_soon_threadsafe(copy_result)
 
-    future.add_done_callback(arrive)
+    future.add_done_callback(copy_in_loop)
     return waiter
 
 

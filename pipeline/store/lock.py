@@ -249,10 +249,15 @@ def unusable(directory: Path, error: OSError) -> ImgpipeError:
 
 
 def _owner(path: Path) -> str:
-    """Return whose it is, where that is another user."""
-    with suppress(OSError):
-        if (uid := path.stat().st_uid) != os.geteuid():
-            return f" (it belongs to user {uid}, this is user {os.geteuid()})"
+    """Return whose it is, or whose the folder that keeps it from being looked at, where that is another user."""
+    for place in (path, *path.parents):
+        try:
+            uid = place.stat().st_uid
+        except PermissionError:
+            continue
+        except OSError:
+            break
+        return "" if uid == os.geteuid() else f" ({place} belongs to user {uid}, this is user {os.geteuid()})"
     return ""
 
 

@@ -158,8 +158,8 @@ class Maintenance:
     def take_over(self, renamed: Sequence[tuple[str, Task]]) -> int:
         """Give the images of tasks that the manifest no longer has to their successors; return how many.
 
-        `renamed`: the former id, and the task that asks for the same image now. History and money go along; the files
-        keep their names.
+        `renamed`: the former id, and the task that asks for the same image now. History, money and marks go along; the
+        files keep their names.
         """
         now, manifest = self._settings.now_us(), self._settings.manifest
         orders = [
@@ -169,9 +169,9 @@ class Maintenance:
             )
             for former, task in renamed
         ]
-        taken_over = self._ledger.run(lambda c: sum(_take_over(c, row, record) for row, record in orders))
+        # First, as the ledger has no former id afterwards: where this fails, the next run does both.
         rename_marks(self._settings.state_dir, manifest, [(former, task.id) for former, task in renamed])
-        return taken_over
+        return self._ledger.run(lambda c: sum(_take_over(c, row, record) for row, record in orders))
 
     def restore(self) -> int:
         """Set tasks to done whose image is that of their present request, whatever a later attempt for it met.

@@ -313,8 +313,8 @@ class Salvager:
 def _is_at(part: FoundPart, path: str) -> bool:
     """Say whether a part lies where it is meant to, also in a folder whose name is in another case on such a disk."""
     disk = part.tree.disk
-    absent = contextlib.suppress(FileNotFoundError, NotADirectoryError)
-    with absent, part.tree.at(part.path) as here, part.tree.at(path) as there:
+    unopened = contextlib.suppress(OSError)  # it is met again, and reported, when the image is published
+    with unopened, part.tree.at(part.path) as here, part.tree.at(path) as there:
         return is_same_file(*(status_of(disk, name, dir_fd=fd) for fd, name in (here, there)))
     return False
 

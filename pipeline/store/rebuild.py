@@ -154,7 +154,7 @@ class _Adopter:
     """Writes images down as done, batch by batch; the first batch writes the rebuild down as a run."""
 
     def __init__(self, resources: StoreResources, rebuilt: Rebuilt, *, price: Price, is_all_known: bool) -> None:
-        """`is_all_known`: a ledger said, or could not say, what was spent before; the two are distinguished."""
+        """`is_all_known`: a damaged ledger was salvaged, so images older than the new one raise no doubt."""
         self._settings = resources.settings
         self._ledger = resources.ledger
         self._rebuilt = rebuilt

@@ -150,6 +150,12 @@ def test_what_follows_is_less_what_the_plan_counts_already(imgpipe: Imgpipe) -> 
     assert bill(path).notes[0] == what
 
 
+def test_what_follows_has_no_price_where_an_image_is_replaced(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(CHAIN)
+    path.write_text(path.read_text().replace("a: A,", "a: Another, c: C,"))
+    assert bill(path).notes[0] == "night: more tasks follow from images that are made first; not in this plan yet"
+
+
 def test_a_missing_image_that_another_job_takes_is_no_dead_end(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(CHAIN)
     next((imgpipe.folder / "out" / "mugs").glob("a.*")).unlink()

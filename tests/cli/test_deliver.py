@@ -207,6 +207,19 @@ def test_a_delivery_is_not_emptied_where_its_ledger_or_marks_are_not(imgpipe: Im
     assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "unchanged"}
 
 
+@pytest.mark.parametrize("lost", ["ledger*", "../mugs/a.*"], ids=["ledger", "image"])
+def test_what_follows_from_images_that_cannot_be_read_now_stays_delivered(imgpipe: Imgpipe, lost: str) -> None:
+    chain = "{mugs: {items: {a: A, b: B}}, night: {each: {job: mugs}, images: ['{{ file.path }}'], prompt: At night}}"
+    path = imgpipe.made(chain, extra="deliver: {shop: {to: shop, from: done, select: ['job:night'], format: jpeg}}")
+    imgpipe("export", path)
+    delivered = files(imgpipe.folder / "shop")
+    for each in list(imgpipe.state.glob(lost)):
+        each.rename(imgpipe.folder / each.name)
+    ended = imgpipe("export", path)
+    assert (ended.exit, files(imgpipe.folder / "shop")) == (3, delivered)
+    assert "left: night/a.jpg: the rows of its job cannot all be read now" in ended.err
+
+
 def test_what_was_delivered_stays_when_another_prompt_brings_no_image(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(JOBS, extra=SHOP.replace("shop,", "shop, from: done,"))
     imgpipe("export", path)

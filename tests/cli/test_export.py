@@ -66,7 +66,7 @@ def test_picked_images_do_not_go_among_the_inputs(imgpipe: Imgpipe) -> None:
     pick(imgpipe, "lit/a.png")
     ended = imgpipe("export", manifest, "--picked", photos / "best")
     assert (ended.exit, list(photos.iterdir())) == (3, [photos / "a.png"])
-    assert "would be an input, and bought anew" in ended.err
+    assert "would be an input, and a run would buy an image for it" in ended.err
 
 
 def test_nothing_picked_says_how_to_pick(imgpipe: Imgpipe) -> None:

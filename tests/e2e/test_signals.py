@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,8 +199,10 @@ def test_R16_process_1_of_a_container_heeds_TERM_while_modules_are_imported(tmp_
     """The kernel drops a signal for which process 1 has no handler."""
     (tmp_path / "click.py").write_text("import os, signal\nos.kill(1, signal.SIGTERM)\n")
     alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no namespaces here")
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here")
+    if (tried := subprocess.run([*alone, "true"], capture_output=True, text=True, check=False)).returncode:
+        pytest.skip(f"no namespaces here: {tried.stderr.strip()}")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [*alone, sys.executable, "-m", "pipeline", "--version"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)

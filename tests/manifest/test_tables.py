@@ -472,6 +472,13 @@ def test_broken_or_huge_workbook_is_told(desk, monkeypatch):
     assert "export the sheet as CSV" in str(problem)
 
 
+def test_a_workbook_with_a_password_is_called_one(desk):
+    stream = "EncryptedPackage".encode("utf-16-le")
+    (desk.folder / "p.xlsx").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(1016) + stream + bytes(4000))
+    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    assert "protected with a password" in str(problem)
+
+
 def test_numbers_of_a_workbook_have_the_digits_that_it_shows(desk):
     """15 of the 17 that are stored."""
     pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")

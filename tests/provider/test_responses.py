@@ -427,6 +427,15 @@ def test_usage_is_counted_so_that_nothing_is_under_reported(make_reply, task, pa
     assert judged(make_reply, task, whole(*parts, usageMetadata=counted)).usage == usage
 
 
+@pytest.mark.parametrize(
+    ("code", "billed"), [("prompt_blocked", Billed.YES), ("new_thing", Billed.MAYBE), (503, Billed.NO)]
+)
+def test_h49_an_error_inside_a_200_keeps_its_tokens_and_is_billed_by_its_code(make_reply, task, code, billed):
+    result = judged(make_reply, task, {"error": {"code": code, "message": "x"}, "usageMetadata": REFUSED})
+    assert result.billed is billed
+    assert result.usage == Usage(prompt_tokens=9, image_tokens=0, text_tokens=60)
+
+
 def test_ids_and_version_are_kept(make_reply, task):
     body = whole(inline(SMALL), modelVersion="gemini-3-pro-image", responseId="hweY")
     answer = judged(make_reply, task, body, x_oneapi_request_id="req-12345")

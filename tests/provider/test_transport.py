@@ -211,6 +211,24 @@ async def test_h37_a_body_that_stops_after_its_heartbeats_is_silence(liar, make_
     assert "less than 1024 bytes within 0.3 s" in result.reason
 
 
+@pytest.mark.parametrize(
+    ("head", "outcome"),
+    [
+        pytest.param(b"HTTP/1.1 429 No\r\n\r\n", (Fault.THROTTLED, Billed.NO), id="429"),
+        pytest.param(
+            b"HTTP/1.1 401 No\r\nContent-Type: text/event-stream\r\n\r\n", (Fault.ACCOUNT, Billed.NO), id="401"
+        ),
+        pytest.param(b"HTTP/1.1 502 No\r\nContent-Length: 9000\r\n\r\n", (Fault.SILENCE, Billed.MAYBE), id="502"),
+    ],
+)
+async def test_h37_an_error_that_stops_after_its_head_is_not_waited_for(liar, make_client, task, head, outcome):
+    liar.then_hangs(head)
+    async with make_client(liar.url, timeout_s=60) as client:
+        result = await client.send(task)
+        result = client.read(result, task) if isinstance(result, Reply) else result
+    assert seen(result) == outcome
+
+
 @pytest.mark.parametrize("row", ["H38"])
 async def test_a_slow_but_steady_body_succeeds(liar, make_client, task, row):
     async def act(liar, reader, writer):
@@ -326,7 +344,7 @@ async def test_informational_heartbeats_are_no_flood(liar, make_client, task):
         await liar.take(reader)
         for _ in range(2):
             writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 8)
-            await asyncio.sleep(1.05)
+            await asyncio.sleep(1.05)  # the second is over in which ten are allowed
         writer.write(liar.http(200, b"{}"))
 
     liar.act = act

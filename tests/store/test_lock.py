@@ -271,6 +271,22 @@ def test_a_lock_that_may_not_be_written_is_an_input_error_that_names_its_owner(
         StateLock(state).acquire()
 
 
+def test_the_owner_of_a_folder_that_cannot_be_entered_is_named(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of the state directory that a run under sudo has made: nobody else may look at its files."""
+    look = Path.stat
+
+    def closed(path: Path, **how: bool) -> os.stat_result:
+        if path.parent == state:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return look(path, **how)
+
+    state.mkdir(parents=True)
+    monkeypatch.setattr(Path, "stat", closed)
+    monkeypatch.setattr("os.geteuid", lambda: 12345)
+    error = lock_module.unusable(state / "lock", PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    assert f"({state} belongs to user {os.getuid()}, this is user 12345)" in str(error)
+
+
 def test_a_dead_disk_does_not_hide_how_a_run_ended(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stale(*_: object) -> bool:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))

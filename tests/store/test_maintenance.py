@@ -1,12 +1,16 @@
 """What a person orders between requests: accepted changes, tasks that have their image, bodies read again."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from pipeline.errors import TryLater
 from pipeline.model import Artifact, Billed, Failure, Fault, TaskState
 from pipeline.store.maintenance import Maintenance
+from pipeline.store.marks import NAME, Marks, read_marks
 from pipeline.store.rejected import list_rejected
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, answer, close, image, task
@@ -38,6 +42,20 @@ async def test_an_accepted_task_has_the_present_request_and_its_old_image(bench:
 async def test_only_done_tasks_are_accepted(bench: Bench) -> None:
     await fail(bench, REFUSED, TaskState.REFUSED)
     assert await bench.store.maintain(partial(Maintenance.accept, tasks=[task(1, prompt="a CAT")])) == 0
+
+
+async def test_a_task_keeps_its_id_until_its_marks_can_go_along(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.make(task(1))
+    with Marks(bench.state, manifest="m") as marks:
+        marks.edit({"cats/1": {"kind": "picked"}}, at_ms=1)
+    order = partial(Maintenance.take_over, renamed=[("cats/1", task(2))])
+    monkeypatch.setattr("pipeline.store.marks.BUSY_S", 0.01)
+    with closing(sqlite3.connect(bench.state / NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TryLater):
+            await bench.store.maintain(order)
+    assert await bench.store.maintain(order) == 1
+    assert list(read_marks(bench.state, manifest="m")) == ["cats/2"]
 
 
 @pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.FAILED, TaskState.REFUSED, TaskState.UNKNOWN])

@@ -2,11 +2,12 @@
 
 import multiprocessing
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import LedgerError
+from pipeline.errors import LedgerError, StorageError, TryLater
 from pipeline.model import Mark
 from pipeline.store.marks import NAME, Marks, read_marks
 
@@ -59,6 +60,30 @@ def test_all_of_a_change_or_nothing(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.IntegrityError):
             marks.edit({"j/a": {"sha256": SHA, "stars": 1}, "j/b": {"sha256": SHA, "stars": 9}}, at_ms=1)
         assert marks.since(0) == (0, {})
+
+
+def test_a_full_disk_is_named_and_the_marks_are_not_to_be_moved_away(tmp_path: Path) -> None:
+    with Marks(tmp_path, manifest="m") as marks:
+        marks._connection.execute("PRAGMA max_page_count = 5")
+        for _ in range(2):
+            with pytest.raises(StorageError, match="the disk is full"):
+                marks.edit({f"j/{number}": {"note": "n" * 3000} for number in range(9)}, at_ms=1)
+        marks.edit({"j/a": {"stars": 1}}, at_ms=2)
+    assert list(read_marks(tmp_path, manifest="m")) == ["j/a"]
+
+
+def test_a_reader_that_stays_holds_up_only_the_change_that_met_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.store.marks.BUSY_S", 0.01)
+    with Marks(tmp_path, manifest="m") as marks:
+        with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as backup:
+            backup.execute("BEGIN")
+            backup.execute("SELECT count(*) FROM mark").fetchone()
+            with pytest.raises(TryLater, match="is locked by another program"):
+                marks.edit({"j/a": {"stars": 1}}, at_ms=1)
+        marks.edit({"j/b": {"stars": 1}}, at_ms=2)
+    assert list(read_marks(tmp_path, manifest="m")) == ["j/b"]
 
 
 def mark_many(state_dir: str, name: str) -> None:

@@ -398,3 +398,26 @@ async def test_a_part_whose_task_was_renamed_to_below_a_file_is_kept_and_stops_n
     await reopen()
     assert bench.recovery.recovered == 1
     assert files(bench.out) == {"dogs/1.png": image(1).data}
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ELOOP], ids=["closed", "link"])
+async def test_a_part_whose_task_was_renamed_into_a_folder_that_cannot_be_opened_stops_nobody(
+    bench: Bench, reopen: Reopen, code: int
+) -> None:
+    attempt = await lose(bench)
+    for folder in ("cats", "dogs"):
+        (bench.out / folder).mkdir()
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
+    await bench.store.begin(task(1, name="dogs/1"), run=bench.run, reserved_microusd=PRICE)
+
+    class Closed(FaultyDisk):
+        def open_dir(self, name: str | Path, *, dir_fd: int | None = None) -> int:
+            if name == "dogs":
+                raise OSError(code, os.strerror(code))
+            return super().open_dir(name, dir_fd=dir_fd)
+
+    await reopen(disk=Closed())
+    assert any("dogs/1.png could not be written" in note for note in bench.recovery.notes)
+    await reopen()
+    assert bench.recovery.recovered == 1
+    assert files(bench.out) == {"dogs/1.png": image(1).data}
