@@ -161,7 +161,11 @@ def test_photographs_that_differ_in_their_suffix_have_names_as_is_told(desk):
     text = "jobs: {{a: {{each: {{files: photos/*}}, prompt: p, output: '{}'}}}}\n".format
     (problem,) = desk.problems(text("{{ file.name }}"))
     assert "{{ file.stem }}-{{ file.suffix[1:] }}" in problem.instead
-    assert [task.name for task in desk.tasks(text("{{ file.stem }}-{{ file.suffix[1:] }}"))] == ["x-heic", "x-jpg", "y-jpg"]
+    assert [task.name for task in desk.tasks(text("{{ file.stem }}-{{ file.suffix[1:] }}"))] == [
+        "x-heic",
+        "x-jpg",
+        "y-jpg",
+    ]
 
 
 @pytest.mark.parametrize(
