@@ -208,7 +208,7 @@ def check_folder(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, 
 
 
 def _earlier_places(manifest: Manifest, here: Path, above: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield the directories that the manifest would have had in folders above its own: the written ones, the default."""
+    """Yield the directories that the manifest would have in folders above its own: as written, and by default."""
     assert isinstance(manifest.output_dir, Path)
     written = [os.path.relpath(place, here) for place in (manifest.output_dir, manifest.state_dir)]
     for folder in above:

@@ -80,7 +80,11 @@ def test_a_copy_in_another_folder_or_of_another_name_buys_anew(imgpipe: Imgpipe)
 
 def _in_jobs(imgpipe: Imgpipe, place: str) -> Path:
     path = imgpipe.manifest()
-    path.write_text(path.read_text().replace("output_dir: out\n", place).replace("shop-profile.yaml", str(imgpipe.folder / "shop-profile.yaml")))
+    path.write_text(
+        path.read_text()
+        .replace("output_dir: out\n", place)
+        .replace("shop-profile.yaml", str(imgpipe.folder / "shop-profile.yaml"))
+    )
     (imgpipe.folder / "jobs").mkdir()
     return path.rename(imgpipe.folder / "jobs" / "shop.yaml")
 
