@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline.app.consent import doubts, jobs_behind, prices_of
 from pipeline.app.context import Flags, Setup
-from pipeline.app.orphans import NEAR, Orphans, Renames, check_name
+from pipeline.app.orphans import NEAR, Orphans, Renames, check_folder, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
@@ -262,6 +262,7 @@ def make_plan(
     rows, quote = _without_decoder(selected, unreadable), prices_of(setup, reader).quote
     plan = tally(rows, quote=quote, problem=setup.problem, spool=spool, free=free)
     check_name(setup, reader, orphans.asked)
+    check_folder(setup, reader, orphans.asked)
     _check_plan(setup, plan)
     said = [text for expansion in ended for text in expansion.notes]
     if jobs is None and (unmatched := _unmatched_patterns(setup.flags, matched)) and plan.total:
