@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline.app.consent import doubts, jobs_behind, prices_of
 from pipeline.app.context import Flags, Setup
-from pipeline.app.orphans import NEAR, Orphans, Renames, check_name
+from pipeline.app.orphans import NEAR, Orphans, Renames, check_folder, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
@@ -266,6 +266,7 @@ def make_plan(
     if is_first:
         _check_ids(setup, reader, [each for each in setup.flags.selection.ids_of(first) if each not in matched], orphans)
     check_name(setup, reader, orphans.asked)
+    check_folder(setup, reader, orphans.asked)
     _check_plan(setup, plan)
     said = [text for expansion in ended for text in expansion.notes]
     if jobs is None and (unmatched := _unmatched_patterns(setup.flags, matched)) and plan.total:
