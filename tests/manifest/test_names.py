@@ -153,6 +153,19 @@ def test_shared_name_is_told_with_both_tasks(desk, jobs, tasks):
     assert "output" in problem.instead
 
 
+def test_photographs_that_differ_in_their_suffix_have_names_as_is_told(desk):
+    for name in ("x.jpg", "x.heic", "y.jpg"):
+        desk.write(f"photos/{name}")
+    text = "jobs: {{a: {{each: {{files: photos/*}}, prompt: p, output: '{}'}}}}\n".format
+    (problem,) = desk.problems(text("{{ file.name }}"))
+    assert "{{ file.stem }}-{{ file.suffix[1:] }}" in problem.instead
+    assert [task.name for task in desk.tasks(text("{{ file.stem }}-{{ file.suffix[1:] }}"))] == [
+        "x-heic",
+        "x-jpg",
+        "y-jpg",
+    ]
+
+
 @pytest.mark.parametrize(
     ("output", "says"),
     [
