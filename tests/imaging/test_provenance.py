@@ -4,7 +4,8 @@ import zlib
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageChops, PngImagePlugin
 
 from pipeline.imaging.metadata import embed, extract, is_signed, sidecar
