@@ -99,7 +99,8 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
         (
             summary.conflict,
             "conflict",
-            f"move the files in the way; or, if they are these tasks' images, record them: imgpipe rebuild {whole}",
+            f"move the files in the way; or, if they are these tasks' images, record them: imgpipe rebuild {whole};"
+            f" of edited ones imgpipe plan {manifest} says what keeps them",
         ),
         (
             summary.missing,
