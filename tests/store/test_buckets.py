@@ -108,7 +108,9 @@ def test_a_large_image_is_one_put_and_never_half_there(bucket: Bucket, s3: Scrip
     assert len(s3.objects["out/a.png"][0]) == len(data)
 
 
-@pytest.mark.parametrize(("code", "is_there_none"), [("NoSuchKey", True), ("BlobNotFound", True), ("ContainerNotFound", False)])
+@pytest.mark.parametrize(
+    ("code", "is_there_none"), [("NoSuchKey", True), ("BlobNotFound", True), ("ContainerNotFound", False)]
+)
 def test_what_is_not_there_is_told_from_a_bucket_that_is_not(
     bucket: Bucket, s3: ScriptedS3, code: str, is_there_none: bool
 ) -> None:
