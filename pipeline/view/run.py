@@ -95,6 +95,7 @@ def _first_line(summary: RunSummary) -> str:
 def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     """One line for each state of tasks without an image, with the command that helps."""
     run = f"imgpipe run {manifest}"
+    record = f"if they are these tasks' images, record them: imgpipe rebuild {whole}"
     rows = (
         (summary.failed, "failed", f"fix the cause, or retry: imgpipe retry {manifest} --failed"),
         (summary.refused, "refused", f"reword the prompts, or retry: imgpipe retry {manifest} --refused"),
@@ -102,7 +103,7 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
         (
             summary.conflict,
             "conflict",
-            f"move the files in the way; or, if they are these tasks' images, record them: imgpipe rebuild {whole}",
+            f"move the files in the way; or, {record}; imgpipe plan {manifest} says what keeps edited ones",
         ),
         (
             summary.missing,
