@@ -66,6 +66,7 @@ def write_metrics(path: Path, text: str) -> None:
             raise FileExistsError(errno.EEXIST, "there is something that imgpipe did not write; it stays")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(part, flags, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:  # noqa: PTH123
+            os.fchmod(file.fileno(), 0o644)  # whatever the umask of cron: the collector is another user
             file.write(text)
         os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
