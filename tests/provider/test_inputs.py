@@ -332,7 +332,12 @@ def test_the_thumbnail_of_a_raw_file_is_not_taken_for_the_photograph(convert, ta
 
 def _tiff(tags):
     tags = sorted([*tags, (279, 4, 1, 1)])
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return (
+        b"II*\0\x08\0\0\0"
+        + struct.pack("<H", len(tags))
+        + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        + bytes(4)
+    )
 
 
 def chunk(kind, data):
