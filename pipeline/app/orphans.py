@@ -9,10 +9,12 @@ each orphan's once. Which ids the manifest has is only computed where such an im
 manifest, 8 bytes a task.
 
 Without `name:` the file's name is part of every task's identity, so a renamed file would buy everything again. It is
-recognised by its fingerprints, and only while the ledger has nothing under the new name.
+recognised by its fingerprints, and only while the ledger has nothing under the new name. So is a file that was moved to
+another folder, whose directories moved with it.
 """
 
 import hashlib
+import os
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -25,6 +27,7 @@ from pipeline.app.context import Setup
 from pipeline.errors import ImgpipeError, InputError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import Manifest
+from pipeline.manifest.location import folder_of
 from pipeline.model import Known, Task, TaskState
 from pipeline.plan.decide import as_formerly_read, changed_aspects
 from pipeline.plan.plan import PlanRow
@@ -162,13 +165,16 @@ def _twins(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]])
     twins = reader.twins(asked)
     output_dir = setup.manifest.output_dir
     for state_dir in _neighbours(output_dir) if isinstance(output_dir, Path) else ():
-        try:
-            with LedgerReader(state_dir, manifest=setup.manifest.name) as other:
-                if other.is_play_money == setup.is_play_money:
-                    twins.update(other.twins(asked))
-        except ImgpipeError:  # what is wrong with another manifest's ledger is reported where that is run
-            continue
+        twins.update(_known_in(state_dir, setup, asked))
     return twins
+
+
+def _known_in(state_dir: Path, setup: Setup, asked: Sequence[tuple[str, str]]) -> Counter[str]:
+    try:
+        with LedgerReader(state_dir, manifest="") as other:
+            return other.twins(asked) if other.is_play_money == setup.is_play_money else Counter()
+    except ImgpipeError:  # what is wrong with another ledger is reported where that is used
+        return Counter()
 
 
 def _neighbours(output_dir: Path) -> Iterator[Path]:
@@ -177,3 +183,37 @@ def _neighbours(output_dir: Path) -> Iterator[Path]:
     except OSError:
         return
     yield from (folder / ".pipeline" for folder in folders if folder != output_dir and folder.is_dir())
+
+
+def check_folder(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]]) -> None:
+    """Raise InputError when this manifest was moved to another folder without its images: as `check_name`."""
+    manifest = setup.manifest
+    if not asked or reader.jobs() or setup.flags.simulate or not isinstance(manifest.output_dir, Path):
+        return
+    here = folder_of(manifest.path)
+    above = [folder for parent in (here, *here.parents) for folder in (parent, parent / "jobs")]
+    if any((folder / manifest.path.name).exists() for folder in above if folder != here):
+        return  # a copy is another manifest
+    for output_dir, state_dir in _earlier_places(manifest, here, above):
+        known = _known_in(state_dir, setup, asked[:COMPARED])[manifest.name]
+        if known and 2 * known >= min(COMPARED, len(asked)):
+            keys = f"`output_dir: {os.path.relpath(output_dir, here)}`"
+            if state_dir != output_dir / ".pipeline":
+                keys += f" and `state_dir: {os.path.relpath(state_dir, here)}`"
+            raise InputError(
+                f"looks like it was moved here: {output_dir} has the images that it asks for",
+                instead=f"write {keys} to continue with them, or another `name:` to buy them again",
+                file=manifest.path,
+            )
+
+
+def _earlier_places(manifest: Manifest, here: Path, above: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield the directories that the manifest would have in folders above its own: as written, and by default."""
+    assert isinstance(manifest.output_dir, Path)
+    written = [os.path.relpath(place, here) for place in (manifest.output_dir, manifest.state_dir)]
+    for folder in above:
+        for relative, state in (written, (f"outputs/{manifest.output_dir.name}", None)):
+            output_dir = Path(os.path.realpath(folder / relative))
+            state_dir = Path(os.path.realpath(folder / state)) if state is not None else output_dir / ".pipeline"
+            if output_dir != manifest.output_dir and state_dir.is_dir():
+                yield output_dir, state_dir

@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline.app.consent import doubts, jobs_behind, prices_of
 from pipeline.app.context import Flags, Setup
-from pipeline.app.orphans import NEAR, Orphans, Renames, check_name
+from pipeline.app.orphans import NEAR, Orphans, Renames, check_folder, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
@@ -252,7 +252,9 @@ def make_plan(
 
     `files` None: the output directory as it is now.
     """
-    if len(setup.manifest.stages) > 1 and (jobs is None or setup.manifest.stages[0][0] in jobs):
+    first = setup.manifest.stages[0]
+    is_first = jobs is None or first[0] in jobs
+    if is_first and len(setup.manifest.stages) > 1:
         _check_chain(setup, reader, is_cancelled)
     digests, orphans = DigestMemory(reader), Orphans(setup.manifest, reader)
     ended = orphans.ended
@@ -261,7 +263,12 @@ def make_plan(
     selected = setup.flags.selection.apply(orphans.watch(stream), matched=matched)
     rows, quote = _without_decoder(selected, unreadable), prices_of(setup, reader).quote
     plan = tally(rows, quote=quote, problem=setup.problem, spool=spool, free=free)
+    if is_first:
+        _check_ids(
+            setup, reader, [each for each in setup.flags.selection.ids_of(first) if each not in matched], orphans
+        )
     check_name(setup, reader, orphans.asked)
+    check_folder(setup, reader, orphans.asked)
     _check_plan(setup, plan)
     said = [text for expansion in ended for text in expansion.notes]
     if jobs is None and (unmatched := _unmatched_patterns(setup.flags, matched)) and plan.total:
@@ -315,6 +322,14 @@ def _unmatched_patterns(flags: Flags, matched: Collection[str]) -> list[str]:
     if unmatched and flags.is_strict_select:
         raise InputError(*(f"{text}; fix the pattern" for text in unmatched))
     return unmatched
+
+
+def _check_ids(setup: Setup, reader: LedgerReader, unmatched: Sequence[str], orphans: Orphans) -> None:
+    """Refuse ids that neither manifest nor ledger has, in jobs of which every row was seen: they are misspelt."""
+    wrong = [each for each in unmatched if each.partition("/")[0] not in orphans.unsure and reader.known(each) is None]
+    if wrong:
+        ids = [task_id for task_id, _ in orphans.asked]
+        raise InputError(*(no_task(each, ids, setup.command) for each in wrong))
 
 
 def _unmatched(setup: Setup, ids: Sequence[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ to a private SQLite file (`connect("")`) that sorts them once at the end: 2 s an
 where two sets of texts took 300 MB.
 """
 
+import posixpath
 import re
 import sqlite3
 import time
@@ -127,6 +128,7 @@ class PromptNotes:
 
 MAX_PROBLEMS = 100
 _ALIKE = 3  # problems of one key: a column missing from every row does not hide other mistakes
+_SINGLE = 30  # problems of one key that are each mended for itself: files, ids
 
 
 class Expansion:
@@ -162,7 +164,7 @@ class Expansion:
         self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._globs)
         self._maker = TaskMaker(manifest, inputs=files, outputs=self._outputs)
         self._problems: list[Problem] = []
-        self._alike: Counter[tuple[str, int | None, int | None]] = Counter()
+        self._alike: Counter[tuple[object, ...]] = Counter()
         self._unlisted = 0
         self._prompts = PromptNotes()
         self._left_out: list[str] = []  # the first of them
@@ -185,6 +187,8 @@ class Expansion:
         try:
             with closing(TaskNames()) as names:
                 yield from self._tasks(names)
+                for problem in self._same_ids(names):
+                    self._note(problem, problem.what)
                 for problem in (*self._shared(names), *self._taken_deliveries()):
                     self._note(problem)
         except sqlite3.Error as error:
@@ -234,7 +238,7 @@ class Expansion:
                         self._left_out.append(f"{plan.name}/{name} is left out: {first.what}")
                     continue
                 for each in bad:
-                    self._note(self._located(plan, row, name[:120], each))
+                    self._note(self._located(plan, row, name[:120], each), each.what if each.is_input else "")
 
     def _located(self, plan: JobPlan, row: SourceRow, name: str, bad: BadValue) -> Problem:
         of = f"{plan.name}/{name}" + (f" ({row.place})" if row.place else "") if name != plan.name else ""
@@ -245,16 +249,17 @@ class Expansion:
     def _at_job(self, job: str, what: str, instead: str) -> Problem:
         return self._manifest.problems.at(("jobs", job), what, instead, is_key=True)
 
-    def _note(self, problem: Problem) -> None:
-        """Keep a problem without a key in it: the first 100, of one place the first 3."""
+    def _note(self, problem: Problem, subject: str = "") -> None:
+        """Keep a problem without a key in it: the first 100, of one place the first 3, or 30 of different subjects."""
         for secret in self._manifest.secrets:
             if secret in problem.what or secret in problem.instead:
                 what, instead = problem.what.replace(secret, "[key]"), problem.instead.replace(secret, "[key]")
                 problem = replace(problem, what=what, instead=instead)
         place = (problem.file, problem.line, problem.column)
-        self._alike[place] += 1
-        if len(self._problems) < MAX_PROBLEMS and self._alike[place] <= _ALIKE:
+        kind, is_listed = (*place, subject), len(self._problems) < MAX_PROBLEMS and self._alike[place] < _SINGLE
+        if is_listed and self._alike[kind] < _ALIKE:
             self._problems.append(problem)
+            self._alike.update((place, kind))
         else:
             self._unlisted += 1
 
@@ -264,16 +269,20 @@ class Expansion:
                 what = f"the inputs' own pattern takes what deliver.{name} writes, and would buy more of it each time"
                 yield self._manifest.problems.at(("deliver", name, "to"), what, "name a folder outside of the inputs'")
 
-    def _shared(self, names: TaskNames) -> Iterator[Problem]:
+    def _same_ids(self, names: TaskNames) -> Iterator[Problem]:
         for value, tasks, task_id, line, _, last_line in names.ask(_SHARED.format(column="id")):
             job = task_id.partition("/")[0]
             lines = [self._line_of(job, each) for each in (line, last_line) if each is not None]
             what = f"{tasks} rows of the job {job!r} have the id {value!r}" + f": {' and '.join(lines)}" * bool(lines)
             yield self._at_job(job, what, "give every row its own key, or write an `id:` that tells them apart")
+
+    def _shared(self, names: TaskNames) -> Iterator[Problem]:
         for value, _, first, line, last, last_line in names.ask(_SHARED.format(column="name_key")):
             if first != last:
                 what = f"{self._with_line(first, line)} and {self._with_line(last, last_line)}"
                 instead = "put what tells them apart into `output:`"
+                if posixpath.splitext(first)[0] == posixpath.splitext(last)[0]:
+                    instead += ", such as {{ file.stem }}-{{ file.suffix[1:] }}: names are without suffix"
                 yield self._at_job(last.partition("/")[0], f"{what} have one output name {value!r}", instead)
         for image, inside in names.ask(_FOLDERS_AS_IMAGES):
             what = f"{inside} lies in a folder that is called like the image of {image}"

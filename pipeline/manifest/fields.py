@@ -11,7 +11,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
@@ -22,6 +22,8 @@ from pipeline.manifest.problems import BadValue
 from pipeline.manifest.spreadsheets import ENCODINGS
 from pipeline.manifest.yaml import FLOAT, PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,8 +83,21 @@ def written(value: object) -> str:
     raise BadValue(f"must be one value, this is {shown(value)}", "write one text or number")
 
 
+def _part(read: Callable[[Any], T], value: object, part: str | int, *, is_key: bool = False) -> T:
+    """Read a part of a list or mapping; what is wrong with it carries its place."""
+    try:
+        return read(value)
+    except BadValue as bad:
+        bad.within, bad.is_key = (part,), is_key
+        raise
+
+
+def _parts(read: Callable[[Any], T], values: list[object]) -> tuple[T, ...]:
+    return tuple(_part(read, value, n) for n, value in enumerate(values))
+
+
 def _listed(read: Callable[[object], str]) -> Callable[[object], tuple[str, ...]]:
-    return lambda value: tuple(read(item) for item in (value if isinstance(value, list) else [value]))
+    return lambda value: _parts(read, value) if isinstance(value, list) else (read(value),)
 
 
 def _place(find_trouble: Callable[[str], tuple[str, str] | None]) -> Callable[[object], str]:
@@ -285,16 +300,16 @@ def _delimiter(value: object) -> str:
 
 
 def _aspects(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item in ASPECTS for item in value):
+    if not isinstance(value, list):
         raise BadValue("must be a list of prompt, inputs, params, model", "write [prompt, inputs, params, model]")
-    return tuple(dict.fromkeys(str(item) for item in value))
+    return tuple(dict.fromkeys(_parts(one_of(*ASPECTS), value)))
 
 
 def _axis(value: object) -> tuple[MatrixValue, ...]:
     if isinstance(value, dict):
-        values = tuple(MatrixValue(written(text), name) for name, text in value.items())
+        values = tuple(MatrixValue(_part(written, text, name), name) for name, text in value.items())
     elif isinstance(value, list):
-        values = tuple(MatrixValue(written(item), written(item)) for item in value)
+        values = tuple(MatrixValue(text, text) for text in _parts(written, value))
     else:
         raise BadValue(f"an axis is a list or a mapping, this is {shown(value)}", "write [a, b] or {name: text}")
     names = [each.key for each in values]
@@ -316,8 +331,8 @@ def _price(value: object) -> int | dict[str, int]:
     if not isinstance(value, dict):
         return _usd(value)
     for size in value:
-        check_size(size)
-    return {size: _usd(price) for size, price in value.items()}
+        _part(check_size, size, size, is_key=True)
+    return {size: _part(_usd, price, size) for size, price in value.items()}
 
 
 def _between(at_least: float, at_most: float, kind: type[int | float] = int) -> Checked:

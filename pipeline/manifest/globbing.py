@@ -12,6 +12,7 @@ Not wcmatch (12.0): it folds the case of whole paths or of nothing, takes [2024]
 not say in which folder and how deep a pattern can match, which the walk needs: most of this would stay around it.
 """
 
+import errno
 import itertools
 import os
 import posixpath
@@ -294,7 +295,7 @@ def _entries(glob: Glob, relative: str) -> Iterator[str | Problem]:
                 if entry.name.startswith(PART_PREFIX) or (entry.name.startswith(".") and not glob.hidden):
                     continue
                 below = f"{relative}/{entry.name}" if relative else entry.name
-                is_folder = entry.is_dir()
+                is_folder = _is_folder(entry)
                 if entry.name.lower() in _SYSTEM_NAMES and not glob.hidden:
                     continue
                 if (is_folder and not can_go_deeper) or glob.ignores(below):
@@ -304,6 +305,16 @@ def _entries(glob: Glob, relative: str) -> Iterator[str | Problem]:
         yield Problem(file=path, what=f"cannot be read: {reason(error)}", instead="fix its permissions")
     found.sort()
     yield from found
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """True for a folder, also behind a symlink; one that leads to itself is none. OSError for what is out of reach."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 def _inode(path: str) -> Inode | None:

@@ -35,6 +35,8 @@ class BadValue(ValueError):  # noqa: N818 - no error of the program; a ValueErro
         super().__init__(what)
         self.what, self.instead, self.line, self.needle = what, instead, line, needle
         self.origin: Origin | None = None  # the template's, once it is known
+        self.within: KeyPath = ()  # from the value that was read to the part of it that is wrong
+        self.is_key = False  # that part is a key
         self.is_input = False  # an input image that cannot be used, which `skip_broken` may leave out
         self.others: tuple[BadValue, ...] = ()  # what is wrong beside it, in the same row
 

@@ -381,8 +381,12 @@ def _problem(detail: ErrorDetails, problems: Problems) -> Problem:
     path = detail["loc"]
     last = path[-1] if path else ""
     what, instead = _words(detail)
-    if last == "[key]":
-        return problems.at(path[:-1], what, instead, is_key=True)
+    error = detail.get("ctx", {}).get("error")
+    if isinstance(error, BadValue) and error.within:
+        path = (*path, *error.within)
+        last = next((part for part in reversed(path) if isinstance(part, str)), "")
+    if last == "[key]" or (isinstance(error, BadValue) and error.is_key):
+        return problems.at(path[:-1] if last == "[key]" else path, what, instead, is_key=True)
     match detail["type"]:
         case "extra_forbidden":
             return problems.at(path, f"unknown key {str(last)!r}", _nearest(path), is_key=True)

@@ -168,8 +168,9 @@ class InputFiles:
         except FileNotFoundError:
             if self._promised is not None and path.startswith(self._promised):
                 return InputImage(path=path, sha256="", size_bytes=0, mtime_ns=0)
-            state = "a symlink to nothing" if os.path.islink(path) else "missing"  # noqa: PTH114 - as above
-            raise _bad(rendered, f"is {state}", self._nearest(path)) from None
+            if os.path.islink(path):  # noqa: PTH114 - as above
+                raise _bad(rendered, "is a symlink to nothing", "remove it, or bring back what it leads to") from None
+            raise _bad(rendered, "is missing", self._nearest(path)) from None
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise _bad(rendered, f"cannot be read: {why}", "fix it or its permissions") from None

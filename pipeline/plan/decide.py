@@ -102,15 +102,21 @@ def _judge_done(task: Task, known: Known, changed: Sequence[Aspect], files: File
     assert known.artifact is not None
     path = known.artifact.path
     found = files.compare(known.artifact)
+    other = files.in_the_way(task.name, path) if found is FileComparison.MISSING else None
+    if other is not None and Edit.EDITED in rules.edits:  # saved as another kind of image
+        found = FileComparison.CHANGED
     wanted = [aspect for aspect in changed if aspect in task.rerun_when and aspect not in rules.accept]
     edit = _edit(known, found, rules)
     is_edited = edit is Edit.EDITED or found is FileComparison.CHANGED
     if is_edited and not rules.force and (wanted or (rules.repair and edit is None)):
-        return _edited(path)
+        return _edited(path, keep=",".join([*wanted, Edit.EDITED]))
     if wanted:
         return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=f"{wanted[0]} changed"))
     if edit is None and found in (FileComparison.MISSING, FileComparison.CHANGED):
         is_gone, reason = found is FileComparison.MISSING, MISSING if rules.repair else None
+        if is_gone and other is not None:
+            note = f"{path} is missing and {other} stands in its place; --accept edited takes that, or move it"
+            return Verdict(state=TaskState.CONFLICT, note=note)
         note = f"{path} is missing" if is_gone else f"{path} was changed"
         verdict = Verdict(state=TaskState.DONE, reason=reason, note=note, is_missing=True)
         return _unless_blocked(task, path, files, verdict) if is_gone else verdict
@@ -148,8 +154,10 @@ def _judge_redo(task: Task, known: Known, files: FileView, rules: Rules) -> Verd
     return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=REJECTED))
 
 
-def _edited(path: str) -> Verdict:
-    note = f"{path} was edited since it was written; --force replaces it and keeps it in superseded/"
+def _edited(path: str, *, keep: str = "") -> Verdict:
+    """Refuse to replace an image; `keep` is what `--accept` takes to leave it in place, where that is a choice."""
+    accept = f"--accept {keep} with --select of its id keeps it, " if keep else ""
+    note = f"{path} was edited since it was written; {accept}--force replaces it and keeps it in superseded/"
     return Verdict(state=TaskState.CONFLICT, note=note)
 
 

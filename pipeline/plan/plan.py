@@ -8,6 +8,7 @@ not alike; two rows with one prompt are. Memory: 8 bytes a task, whatever a fing
 bytes among a million tasks happens once in 40 million plans.
 """
 
+import json
 import tempfile
 from array import array
 from collections import Counter
@@ -246,7 +247,10 @@ class Spool:
         self._decoder = msgspec.msgpack.Decoder(Due)
 
     def add(self, due: Due) -> None:
-        frame = self._encoder.encode(due)
+        try:
+            frame = self._encoder.encode(due)
+        except UnicodeEncodeError:  # the name of an input is not UTF-8
+            frame = json.dumps(msgspec.to_builtins(due)).encode()
         (self._last if due.faults else self._file).write(len(frame).to_bytes(4, "big") + frame)
 
     def clear(self) -> None:
@@ -259,7 +263,9 @@ class Spool:
         for file in (self._file, self._last):
             file.seek(0)
             while head := file.read(4):
-                yield self._decoder.decode(file.read(int.from_bytes(head, "big")))
+                frame = file.read(int.from_bytes(head, "big"))
+                is_json = frame.startswith(b"{")  # which no message pack of a task does
+                yield msgspec.convert(json.loads(frame), Due) if is_json else self._decoder.decode(frame)
 
     def close(self) -> None:
         self._file.close()

@@ -68,9 +68,13 @@ class Selection:
     def unknown_jobs(self, jobs: Collection[str]) -> list[Problem]:
         """Return what is wrong with patterns that no task can match: they name a job that is not among `jobs`.
 
-        A pattern that matches no task today is none of them: rows, tags and states come and go.
+        Tags, states and globs that match no task today are none of them: they come and go.
         """
         return [p for pattern in (*self.select, *self.exclude) if (p := _unknown_job(pattern, jobs))]
+
+    def ids_of(self, jobs: Collection[str]) -> list[str]:
+        """Return the patterns that are ids of tasks of `jobs`, written in full."""
+        return [each for each in (*self.select, *self.exclude) if _job_of_id(each) in jobs]
 
     def apply(self, rows: Iterable["PlanRow"], *, matched: set[str] | None = None) -> Iterator["PlanRow"]:
         """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order.
@@ -89,11 +93,11 @@ class Selection:
             yield row
 
     def _is_meant(self, row: "PlanRow", matched: set[str] | None) -> bool:
-        if self.ids is not None and row.task.id not in self.ids:
-            return False
         if matched is not None:
             new = (pattern for pattern in (*self.select, *self.exclude) if pattern not in matched)
             matched.update([pattern for pattern in new if self._matches(pattern, row)])
+        if self.ids is not None and row.task.id not in self.ids:
+            return False
         is_in = not self.select or any(self._matches(pattern, row) for pattern in self.select)
         return is_in and not any(self._matches(pattern, row) for pattern in self.exclude)
 
@@ -113,7 +117,7 @@ class Selection:
             case "mark":
                 return self._mark(row) == name
             case _:
-                return fnmatchcase(row.task.id, pattern)
+                return row.task.id == pattern or fnmatchcase(row.task.id, pattern)  # an id may hold brackets
 
     def _mark(self, row: "PlanRow") -> str:
         mark = self.marks.get(row.task.id)
@@ -143,6 +147,13 @@ def _unknown_job(pattern: str, jobs: Collection[str]) -> Problem | None:
     near = nearest(job, jobs, cutoff=0.5)
     instead = f"did you mean {pattern.replace(job, near, 1)!r}?" if near else f"its jobs: {', '.join(list(jobs)[:8])}"
     return Problem(what=f"{pattern!r} matches no task: the manifest has no job {job!r}", instead=instead)
+
+
+def _job_of_id(pattern: str) -> str | None:
+    """Return the job of an id; None for a glob, a job, a tag, a state, a flag or a mark."""
+    kind, _, name = pattern.partition(":")
+    is_id = not any(char in pattern for char in "*?[") and not (name and kind in ("job", "tag", *_KNOWN))
+    return pattern.partition("/")[0] if is_id else None
 
 
 COMBINATIONS: Final = 1000  # of one job that are told apart

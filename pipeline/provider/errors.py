@@ -9,7 +9,7 @@ Relays drop Google's details, change the status and send their own codes: names 
 looked at first, the text of the message last. Sources of the words: google.api.ErrorReason; new-api `types/error.go`;
 OpenAI's images API; reports of people who met them, such as QuantumNous/new-api#2266 (expired key),
 continuedev/continue#11541 (leaked), #10902 (suspended), #12781 (blocked), openclaw/openclaw#74120 (spending cap),
-langgenius/dify#25946 (region, in JSON in JSON), jeffstric/ZJT#494 (refusal).
+langgenius/dify#25946 (region, in JSON in JSON), BerriAI/litellm#14144 (budget), jeffstric/ZJT#494 (refusal).
 """
 
 import json
@@ -100,7 +100,7 @@ _ALL_REFUSALS = REFUSALS | frozenset((
 ))  # fmt: skip
 _ACCOUNT_CODES = frozenset((
     "access_denied", "access_terminated", "account_deactivated", "account_disabled", "billing_hard_limit_reached",
-    "billing_not_active", "channel:invalid_key", "channel:no_available_key", "insufficient_balance",
+    "billing_not_active", "budget_exceeded", "channel:invalid_key", "channel:no_available_key", "insufficient_balance",
     "insufficient_credits", "invalid_api_key", "unsupported_country_region_territory",
 ))  # fmt: skip
 _CLOSED_ACCOUNT = re.compile(r"(?:PUP|ACCOUNT|BILLING)_[A-Z_]+")
@@ -132,9 +132,10 @@ _ACCOUNT_WORDS = _any(
     r"\breported as leaked|\bspending cap|\bmonthly spend|\bdunning\b",
     r"(?<![\w.])limit\W{1,3}0(?![\d.,]*\d)",  # a quota of nothing: `limit: 0`
     r"\bcredits?\b.{0,20}\b(?:depleted|exhausted|used up|run out)",
-    r"\b(?:insufficient|not enough|out of) (?:account )?(?:balance|credit|funds)",
-    r"\bbalance\b.{0,20}\b(?:insufficient|not enough|too low|exhausted)",
-    r"余额不足|欠费|额度(?:不足|已用尽)",
+    r"\b(?:insufficient|not enough|out of) (?:(?:account|user|token) )?(?:balance|credit|funds|quota)",
+    r"\b(?:balance|(?:user|token) quota)\b.{0,20}\b(?:insufficient|not enough|too low|exhausted|negative)",
+    r"\bbudget has been exceeded\b|\b(?:exceeded|crossed|over) budget\b|\b(?:model|monthly) budget exceeded\b",
+    r"(?:余额|额度|配额|点数|积分).{0,4}(?:不足|用尽|用完|耗尽|为负)|欠费|请.{0,2}充值",
     r"\blocation is not supported|\bnot (?:available|supported) in your (?:country|region|location|territory)",
     r"\b(?:country|region|territory)\b.{0,20}\bnot (?:supported|available)|\bunsupported (?:country|region)",
     r"不支持.{0,8}地区|地区.{0,8}不支持",
@@ -356,7 +357,8 @@ def parse_error(body: bytes) -> ServerError:
         tree = decode_answer(body[:_PARSED_BYTES]).tree
     except NotJsonError:
         return ServerError(message=page_title(body), is_page=body.lstrip().startswith(b"<"))
-    return from_tree(tree)
+    error = from_tree(tree)
+    return error if error.message or not tree else replace(error, message=page_title(body))  # in fields of its own
 
 
 def from_tree(tree: object) -> ServerError:

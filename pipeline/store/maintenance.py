@@ -16,7 +16,7 @@ from typing import Final
 from pipeline.buckets import Bucket, open_bucket
 from pipeline.errors import Conflict, StorageError
 from pipeline.imaging.formats import NotAnImageError, describe
-from pipeline.model import SIDECAR, Artifact, BucketUrl, Edit, Image, Known, Task
+from pipeline.model import IMAGE_SUFFIXES, SIDECAR, Artifact, BucketUrl, Edit, Image, Known, Task
 from pipeline.store import rows
 from pipeline.store.bucket_writer import SUPERSEDED
 from pipeline.store.files import IN_THE_WAY, read_all
@@ -126,22 +126,24 @@ class Maintenance:
     def accept_edits(self, edits: Sequence[tuple[Task, Edit]]) -> int:
         """Take what a person did to done images as it is; return how many. A file that cannot be read is left out."""
         manifest = self._settings.manifest
-        known = self._ledger.run(lambda c: [(task.id, edit, _known(c, manifest, task.id)) for task, edit in edits])
+        known = self._ledger.run(lambda c: [(task, edit, _known(c, manifest, task.id)) for task, edit in edits])
         orders = [row for each in known if (row := self._edit_row(*each)) is not None]
         return self._ledger.run(lambda c: sum(c.execute(query(name), row).rowcount for name, row in orders))
 
-    def _edit_row(self, task_id: str, edit: Edit, known: Known | None) -> tuple[str, rows.Row] | None:
-        """Return the order and its values; None: there is nothing to accept."""
+    def _edit_row(self, task: Task, edit: Edit, known: Known | None) -> tuple[str, rows.Row] | None:
+        """Return the order and its values; None: there is nothing to accept. An image may be of another kind now."""
         artifact = None if known is None else known.artifact
         if artifact is None:
             return None
-        row = self._row(task_id)
+        row = self._row(task.id)
         if edit is Edit.ABSENT:
             return "accept_absent", row
-        edited = self._edited(artifact)
+        paths = dict.fromkeys((artifact.path, *(task.name + suffix for suffix in IMAGE_SUFFIXES)))
+        standing = (self._standing(replace(artifact, path=path)) for path in paths)
+        edited = next((each for each in standing if each is not None), None)
         return None if edited is None else ("accept_edited", row | rows.artifact_row(edited))
 
-    def _edited(self, artifact: Artifact) -> Artifact | None:
+    def _standing(self, artifact: Artifact) -> Artifact | None:
         """Return what stands under an image's name now; None: nothing readable. Raises StorageError: the bucket."""
         outputs = self._resources.outputs
         if isinstance(outputs, Bucket):

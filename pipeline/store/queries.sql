@@ -177,9 +177,9 @@ WHERE manifest = :manifest AND id = :id AND state = 'done'
 
 -- name: accept_edited
 -- The file that stands there is the task's image from now on. The attempt keeps the hash of what it brought.
-UPDATE task SET edit = 'edited', flags = '', look = '', sha256 = :sha256, mime = :mime, width = :width, height = :height,
-  size_bytes = :size_bytes, mtime_ns = :mtime_ns, updated_at = :now
-WHERE manifest = :manifest AND id = :id AND state = 'done' AND path = :path
+UPDATE task SET edit = 'edited', flags = '', look = '', path = :path, sha256 = :sha256, mime = :mime, width = :width,
+  height = :height, size_bytes = :size_bytes, mtime_ns = :mtime_ns, updated_at = :now
+WHERE manifest = :manifest AND id = :id AND state = 'done'
 
 -- name: accept_absent
 UPDATE task SET edit = 'absent', updated_at = :now WHERE manifest = :manifest AND id = :id AND state = 'done'

@@ -56,6 +56,9 @@ def paragraph(summary: RunSummary, *, manifest: str, selected: str = "", output_
     lines += exceeded_lines(summary.exceeded, is_play_money=summary.is_play_money)
     lines += _left(summary, of_selection, name)
     lines += _next_step(summary, name)
+    if summary.flags:
+        found = ", ".join(f"{number:,} {flag}" for flag, number in summary.flags.items())
+        lines.append(f"Flagged: {found}; look at them: imgpipe judge {name}")
     if output_dir and summary.done + summary.skipped:
         lines.append(f"The images are in {visible(output_dir)}; look at them: imgpipe report {name} --open")
     return "\n".join(lines)
@@ -92,6 +95,7 @@ def _first_line(summary: RunSummary) -> str:
 def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     """One line for each state of tasks without an image, with the command that helps."""
     run = f"imgpipe run {manifest}"
+    record = f"if they are these tasks' images, record them: imgpipe rebuild {whole}"
     rows = (
         (summary.failed, "failed", f"fix the cause, or retry: imgpipe retry {manifest} --failed"),
         (summary.refused, "refused", f"reword the prompts, or retry: imgpipe retry {manifest} --refused"),
@@ -99,7 +103,7 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
         (
             summary.conflict,
             "conflict",
-            f"move the files in the way; or, if they are these tasks' images, record them: imgpipe rebuild {whole}",
+            f"move the files in the way; or, {record}; imgpipe plan {manifest} says what keeps edited ones",
         ),
         (
             summary.missing,

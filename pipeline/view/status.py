@@ -159,7 +159,7 @@ def _notes(status: Status) -> Iterator[str]:
         yield f"{what}: imgpipe retry {visible(status.command)} ID"
     if status.orphaned:
         what = f"orphaned: {count(status.orphaned, 'task')} no longer in the manifest"
-        yield f"{what}; their images stay where they are"
+        yield f"{what}; images that they have stay until imgpipe prune {visible(status.command)} --orphans"
 
 
 def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money: bool) -> None:

@@ -31,6 +31,15 @@ def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_collector_of_another_user_may_read_it_whatever_the_umask(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        write_metrics(tmp_path / "imgpipe.prom", OURS)
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "imgpipe.prom").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_folder_that_is_not_there_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         write_metrics(tmp_path / "no" / "imgpipe.prom", "a 1\n")

@@ -1,6 +1,8 @@
 """A manifest file that gets another name: nothing is bought again, and what to write is said."""
 
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,54 @@ def test_another_name_that_is_written_buys_anew(imgpipe: Imgpipe) -> None:
     new = old.rename(imgpipe.folder / "weekly.yaml")
     new.write_text(f"name: weekly\n{new.read_text()}")
     assert imgpipe("run", new, "--json").json["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("folder", "place"),
+    [
+        ("archive", ""),
+        ("jobs/2027", ""),
+        ("jobs/2027", "output_dir: ../pictures\n"),
+        ("jobs/2027", "output_dir: ../pictures\nstate_dir: ../state\n"),
+    ],
+    ids=["beside", "below", "written", "written-with-state"],
+)
+def test_a_manifest_moved_without_its_images_buys_nothing(imgpipe: Imgpipe, folder: str, place: str) -> None:
+    old = _in_jobs(imgpipe, place)
+    assert imgpipe("run", old, "-q").exit == 0
+    new = imgpipe.folder / folder / "shop.yaml"
+    new.parent.mkdir()
+    old.rename(new)
+    ended = imgpipe("run", new)
+    assert ended.exit == 2
+    assert "looks like it was moved here" in ended.err
+    written = re.findall(r"`(\w+_dir: [^`]+)`", ended.err)
+    lines = [line for line in new.read_text().splitlines() if "_dir:" not in line]
+    new.write_text("\n".join([*written, *lines]))
+    assert imgpipe("run", new, "--json").json["attempts"] == 0
+
+
+def test_a_copy_in_another_folder_or_of_another_name_buys_anew(imgpipe: Imgpipe) -> None:
+    old = _in_jobs(imgpipe, "")
+    assert imgpipe("run", old, "-q").exit == 0
+    new = imgpipe.folder / "archive" / "shop.yaml"
+    new.parent.mkdir()
+    shutil.copy(old, new)
+    assert imgpipe("plan", new, "--json").json["due"] == 2
+    old.unlink()
+    new.write_text(f"name: spring\n{new.read_text()}")
+    assert imgpipe("plan", new, "--json").json["due"] == 2
+
+
+def _in_jobs(imgpipe: Imgpipe, place: str) -> Path:
+    path = imgpipe.manifest()
+    path.write_text(
+        path.read_text()
+        .replace("output_dir: out\n", place)
+        .replace("shop-profile.yaml", str(imgpipe.folder / "shop-profile.yaml"))
+    )
+    (imgpipe.folder / "jobs").mkdir()
+    return path.rename(imgpipe.folder / "jobs" / "shop.yaml")
 
 
 @pytest.mark.parametrize("kind", ["text", "folder", "csv", "matrix"])

@@ -1,6 +1,7 @@
 """Renamed tasks keep their images, metadata of inputs change nothing, and what a person edits is the person's."""
 
 import json
+import re
 import sqlite3
 from hashlib import sha256
 from pathlib import Path
@@ -136,6 +137,33 @@ def test_an_accepted_edit_is_silent_and_shown_and_never_replaced(imgpipe: Imgpip
     assert imgpipe("run", path, "--json").json["attempts"] == 0
     assert imgpipe("run", path, "--force", "--json").json["attempts"] == 1
     assert imgpipe("status", path, "--json").json["edited"] == 0
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".jpeg"])
+def test_an_edit_that_was_saved_as_another_kind_is_accepted(imgpipe: Imgpipe, suffix: str) -> None:
+    path = imgpipe.made()
+    (image,) = (image for image in imgpipe.images() if image.stem == "red")
+    image.unlink()
+    photo(image.with_suffix(suffix), "white")
+    ended = imgpipe("run", path, "--repair")
+    assert ended.exit == 3
+    assert f"mugs/red{suffix} stands in its place; --accept edited takes that" in ended.err
+    assert imgpipe("run", path, "--accept", "edited", "--json").json["attempts"] == 0
+    assert imgpipe("run", path, "--repair", "--json").json["attempts"] == 0
+    assert imgpipe("verify", path).exit == 0
+    assert imgpipe("explain", image.with_suffix(suffix), "--json").json["standing"] == "edited"
+
+
+def test_an_edited_image_whose_prompt_changed_is_kept_as_its_message_says(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made()
+    (image,) = (image for image in imgpipe.images() if image.stem == "red")
+    photo(image, "white")
+    path.write_text(path.read_text().replace("A red mug", "A scarlet mug"))
+    ended = imgpipe("run", path)
+    assert ended.exit == 3
+    (accept,) = re.findall(r"--accept (\S+) with --select of its id keeps it", ended.err)
+    assert imgpipe("run", path, "--accept", accept, "--select", "mugs/red", "--json").json["attempts"] == 0
+    assert imgpipe("run", path, "--json").exit == 0
 
 
 def test_an_accepted_absence_is_silent_until_it_is_asked_for(imgpipe: Imgpipe) -> None:

@@ -38,7 +38,7 @@ def test_quiet_is_silent_when_all_is_well_in_the_end(imgpipe: Imgpipe) -> None:
 def test_quiet_says_one_paragraph_when_not(imgpipe: Imgpipe) -> None:
     done = imgpipe("run", imgpipe.manifest(JOBS, profile=WORSE), "-q")
     assert (done.exit, done.out) == (3, "")
-    first, second, third = done.err.splitlines()
+    first, second, *_flagged, third = done.err.splitlines()
     assert first.startswith("Finished with failures: 5 images")
     assert second.startswith("1 refused: reword the prompts")
     assert third.startswith("  mugs/row")
@@ -154,10 +154,31 @@ def test_a_job_that_does_not_exist_is_named(imgpipe: Imgpipe, which: str, patter
     assert advice in ended.err
 
 
+@pytest.mark.parametrize("verb", ["plan", "run"])
+@pytest.mark.parametrize("which", ["--select", "--exclude"])
+def test_an_id_that_does_not_exist_is_named(imgpipe: Imgpipe, which: str, verb: str) -> None:
+    ended = imgpipe(verb, imgpipe.manifest(), which, "mugs/rad")
+    assert (ended.exit, imgpipe.images()) == (2, [])
+    assert "no task has the id 'mugs/rad'; did you mean mugs/red?" in ended.err
+
+
+def test_an_id_that_the_ledger_has_may_be_gone_from_the_manifest(imgpipe: Imgpipe) -> None:
+    imgpipe.made()
+    path = imgpipe.manifest("{mugs: {items: {blue: A blue mug, navy: A navy mug}}}")
+    assert imgpipe("run", path, "--exclude", "mugs/red", "--json").exit == 0
+
+
+def test_an_id_with_brackets_is_selected_as_it_is_written(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {prompt: A mug, items: {'a[1]': {}, a1: {}}}}")
+    assert imgpipe("plan", path, "--select", "mugs/a[[]1]", "--json").json["due"] == 1
+    assert imgpipe("plan", path, "--select", "mugs/a1", "--json").json["due"] == 1
+    assert imgpipe("plan", path, "--select", "mugs/a[1]", "--json").json["due"] == 2  # an id, and a pattern for another
+
+
 @pytest.mark.parametrize(
     ("flag", "advice"),
-    [("mugs/rad", "did you mean mugs/red?"), ("tag:summer", "`imgpipe status ")],
-    ids=["id", "tag"],
+    [("mugs/rad*", "did you mean mugs/red?"), ("tag:summer", "`imgpipe status ")],
+    ids=["glob", "tag"],
 )
 def test_a_selection_of_nothing_is_told_and_sends_nothing(imgpipe: Imgpipe, flag: str, advice: str) -> None:
     manifest = imgpipe.manifest()

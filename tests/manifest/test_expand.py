@@ -263,6 +263,7 @@ def test_input_that_is_no_image_file_is_told_without_hanging(desk, make):
     says = make(desk.folder / "in.png")
     (problem,) = desk.problems("jobs:\n  a:\n    prompt: p\n    images: [in.png]\n")
     assert says in problem.what
+    assert "did you mean" not in problem.instead
     assert (problem.line, problem.column) == (4, 14)
 
 

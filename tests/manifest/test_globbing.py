@@ -214,6 +214,7 @@ def test_symlink_loops_end_and_each_target_is_taken_once_i08(desk):
     desk.write("photos/sub/a.jpg")
     (desk.folder / "photos/sub/up").symlink_to("..")
     (desk.folder / "photos/self").symlink_to(".")
+    (desk.folder / "photos/itself").symlink_to("itself")
     desk.write("elsewhere/b.jpg")
     (desk.folder / "photos/one").symlink_to("../elsewhere")
     (desk.folder / "photos/two").symlink_to("../elsewhere")

@@ -88,7 +88,7 @@ def test_key_ignores_case_and_composition():
 
 
 @given(st.text(max_size=400), st.sampled_from(["", "-2"]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_name_ever_leaves_the_output_directory(rendered, ending):
     try:
         name = output_name(rendered, task_id="job/row", ending=ending)
@@ -111,9 +111,7 @@ NEAR = st.lists(st.sampled_from(["a", "A", ".png/", ".JPG/"]), min_size=1, max_s
 
 
 @given(st.lists(st.tuples(NASTY, NASTY | NEAR), min_size=1, max_size=8), st.booleans())
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_two_tasks_never_share_a_name(tmp_path, cells, has_variants):
     rows = "".join(f'"{n}{key}","{value}"\n' for n, (key, value) in enumerate(cells))
     (tmp_path / "rows.csv").write_text(f"id,name\n{rows}")
@@ -153,6 +151,19 @@ def test_shared_name_is_told_with_both_tasks(desk, jobs, tasks):
     assert f"{tasks} have one output name" in problem.what
     assert problem.line == 1
     assert "output" in problem.instead
+
+
+def test_photographs_that_differ_in_their_suffix_have_names_as_is_told(desk):
+    for name in ("x.jpg", "x.heic", "y.jpg"):
+        desk.write(f"photos/{name}")
+    text = "jobs: {{a: {{each: {{files: photos/*}}, prompt: p, output: '{}'}}}}\n".format
+    (problem,) = desk.problems(text("{{ file.name }}"))
+    assert "{{ file.stem }}-{{ file.suffix[1:] }}" in problem.instead
+    assert [task.name for task in desk.tasks(text("{{ file.stem }}-{{ file.suffix[1:] }}"))] == [
+        "x-heic",
+        "x-jpg",
+        "y-jpg",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 
 import pytest
 
@@ -220,6 +221,40 @@ def test_a_column_missing_everywhere_is_told_three_times_and_counted(desk):
     problems = desk.problems(job("csv: p.csv", "{{ row.titel }}"))
     assert len(problems) == 4
     assert problems[-1].what == "and 497 more problems"
+
+
+def test_every_missing_image_and_every_repeated_key_is_told(desk):
+    rows = "".join(f"{n // 2},{n}.png,shared.png\n" for n in range(10))
+    desk.write("p.csv", f"id,photo,palette\n{rows}")
+    problems = desk.problems(
+        """\
+        jobs: {a: {prompt: p, each: {csv: p.csv}, output: "{{ row.photo }}",
+                   images: ["{{ row.photo }}", "{{ row.palette }}"]}}
+        """
+    )
+    found = Counter(each.what.rpartition(": ")[2] for each in problems)
+    assert all(found[f"input image '{n}.png' is missing"] == 1 for n in range(10))
+    assert found["input image 'shared.png' is missing"] == 3
+    desk.write("shared.png")
+    for n in range(10):
+        desk.write(f"{n}.png")
+    problems = desk.problems('jobs: {a: {prompt: p, each: {csv: p.csv}, output: "{{ row.photo }}"}}\n')
+    assert len(problems) == 5
+    assert all(f"have the id 'a/{n}'" in each.what for n, each in enumerate(problems))
+
+
+def test_missing_images_hide_no_mistake_elsewhere(desk):
+    desk.write("p.csv", "id,photo\n" + "".join(f"{n},{n}.png\n" for n in range(500)))
+    problems = desk.problems(
+        """\
+        jobs:
+          a: {prompt: p, each: {csv: p.csv}, images: "{{ row.photo }}"}
+          b: {prompt: p, images: other.png}
+        """
+    )
+    assert len(problems) == 32
+    assert "input image 'other.png' is missing" in problems[-2].what
+    assert problems[-1].what == "and 470 more problems"
 
 
 def test_at_most_a_hundred_problems_are_kept(desk):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.model import Digests, Due, FormerReading, Known, Quote, Task, TaskState
+from pipeline.model import Digests, Due, Fault, FormerReading, InputImage, Known, Quote, Task, TaskState
 from pipeline.plan.decide import Files, Rules, Verdict
 from pipeline.plan.plan import Group, Key, Plan, PlanRow, Spool, survey, tally
 from pipeline.plan.selection import Selection
@@ -101,6 +101,14 @@ def test_the_spool_gives_back_what_was_due_in_order_and_again(tmp_path: Path) ->
     assert list(spool) == expected
     assert not list(tmp_path.iterdir())
     spool.close()
+
+
+def test_the_spool_takes_input_names_that_are_not_utf_8_i10(tmp_path: Path) -> None:
+    image = InputImage(path="/photos/caf\udce9.jpg", sha256="0" * 64, size_bytes=1, mtime_ns=2)
+    due = Due(task=task("a/1", images=(image,), tags=("hot",)), reason="new", faults=(Fault.NO_IMAGE,))
+    with closing(Spool(tmp_path)) as spool:
+        spool.add(due)
+        assert list(spool) == [due]
 
 
 def test_a_name_claimed_by_another_manifest_is_a_problem(tmp_path: Path) -> None:

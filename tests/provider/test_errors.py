@@ -248,7 +248,27 @@ ACCOUNTS = [
     ("no-channel-key", 500, comet("no enabled keys", "channel:no_available_key", "new_api_error")),
     ("openai-key", 400, comet("Incorrect API key provided: sk-...", "invalid_api_key")),
     ("chinese", 403, comet("该令牌已过期 (request id: 2026112818450012)")),
+    ("budget-400", 400, comet("Budget has been exceeded! Current cost: 76.16, Max budget: 10.0", "400")),
+    ("budget-429", 429, comet("LiteLLM User: me, exceeded budget for model=gemini", "429")),
+    ("budget-deployment", 429, comet("No deployments available - crossed budget: Exceeded budget for deployment")),
+    ("budget-type", 429, comet("m", "429", "budget_exceeded")),
+    ("quota-400", 400, {"code": 0, "message": "Insufficient quota available", "type": "invalid_request_error"}),
+    ("user-quota", 500, comet("user quota is not enough, user quota: -12345")),
+    ("negative-balance", 429, comet("Your account balance is negative (-0.32)")),
+    ("chinese-top-up", 429, comet("您的账户余额为 -0.32 元，请充值后使用")),
+    ("chinese-used-up", 429, comet("用户额度已用完")),
+    ("chinese-points", 400, {"code": -1, "msg": "积分不足"}),
+    ("own-fields", 400, {"errorKey": "x", "errorMessage": "Insufficient credit balance"}),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["thinking budget exceeded 8192", "请求过于频繁，充值用户可提高限额"])
+def test_words_that_only_resemble_those_of_an_account_are_not_about_one(words):
+    assert judged(429, comet(words)).fault is Fault.THROTTLED
+
+
+def test_an_error_that_names_no_message_is_shown_as_it_came():
+    assert judged(400, {"errorMessage": "odd", "n": 1}).reason == 'HTTP 400: {"errorMessage": "odd", "n": 1}'
 
 
 @pytest.mark.parametrize(("status", "body"), [pytest.param(*row[1:], id=row[0]) for row in ACCOUNTS])
