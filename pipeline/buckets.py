@@ -63,6 +63,7 @@ _MEANING: Final = {
     "SlowDown": "it asks for fewer requests (SlowDown)",
     "NotImplemented": "this service does not implement put-if-absent (If-None-Match: *)",
 }
+_NO_OBJECT: Final = ("NoSuchKey", "BlobNotFound", "")  # HEAD has no body
 _ELSEWHERE: Final = "use another service, or a folder as output_dir"
 _TRANSIENT: Final = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
 _TRANSIENT_STATUS: Final = ("408", "429", "5")
@@ -289,7 +290,7 @@ class Bucket:
             with self._errors(but=FileNotFoundError):
                 return ask()
         except FileNotFoundError as error:
-            if _CODE.search(str(error)) is not None and "NoSuchKey" not in str(error)[:4000]:
+            if _first(_CODE, str(error)) not in _NO_OBJECT:
                 raise self._translated(error) from None
             return None
 

@@ -1,4 +1,4 @@
-"""What every test may need: aioresponses made fit for the aiohttp of today."""
+"""What every test may need: aioresponses made fit for the aiohttp of today; no test of Hypothesis is timed."""
 
 import inspect
 from unittest.mock import Mock
@@ -6,6 +6,10 @@ from unittest.mock import Mock
 import aioresponses.core
 import pytest
 from aiohttp import ClientResponse, StreamReader
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines differ
+settings.load_profile("untimed")
 
 
 def _needs_mending() -> bool:

@@ -416,7 +416,7 @@ class WalletMachine(RuleBasedStateMachine):
 
 
 TestWalletMachine = WalletMachine.TestCase
-TestWalletMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestWalletMachine.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 def test_P9_an_answer_dearer_than_reserved_is_summed_up_and_stops_what_follows() -> None:

@@ -62,7 +62,7 @@ def test_a_record_comes_back_and_no_pixel_changes(form, mime, options, mode) -> 
 
 
 @pytest.mark.parametrize(("form", "mime", "options", "mode"), KINDS)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(record=st.dictionaries(st.text(), json_values, max_size=4), side=st.integers(1, 40))
 def test_any_record_in_any_picture_keeps_its_pixels(form, mime, options, mode, record, side) -> None:
     before = picture(form, options, mode, side)
@@ -198,7 +198,6 @@ def test_other_application_data_of_a_jpeg_is_no_signature() -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_anything_at_all_is_signed_or_not(data: bytes) -> None:
     for start in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"RIFF\x80\0\0\0WEBP"):
         assert is_signed(start + data) in (True, False)

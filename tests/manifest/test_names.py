@@ -88,7 +88,7 @@ def test_key_ignores_case_and_composition():
 
 
 @given(st.text(max_size=400), st.sampled_from(["", "-2"]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_name_ever_leaves_the_output_directory(rendered, ending):
     try:
         name = output_name(rendered, task_id="job/row", ending=ending)
@@ -111,9 +111,7 @@ NEAR = st.lists(st.sampled_from(["a", "A", ".png/", ".JPG/"]), min_size=1, max_s
 
 
 @given(st.lists(st.tuples(NASTY, NASTY | NEAR), min_size=1, max_size=8), st.booleans())
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_two_tasks_never_share_a_name(tmp_path, cells, has_variants):
     rows = "".join(f'"{n}{key}","{value}"\n' for n, (key, value) in enumerate(cells))
     (tmp_path / "rows.csv").write_text(f"id,name\n{rows}")

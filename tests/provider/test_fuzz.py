@@ -80,25 +80,25 @@ def is_right(result):
 
 
 @pytest.mark.parametrize("row", ["H48", "H50"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tree=TREES, status=st.sampled_from([200, 200, 200, 400, 429, 500, 206]))
 def test_any_json_is_read(row, tree, status):
     assert is_right(read(msgspec.json.encode(tree), status))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(inner=TREES)
 def test_any_parts_are_read(inner):
     assert is_right(read(msgspec.json.encode({"candidates": [{"content": {"parts": inner}}]})))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(body=st.binary(max_size=400), status=st.integers(100, 600))
 def test_any_bytes_are_read(body, status):
     assert isinstance(read(body, status), Failure)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(kind=st.sampled_from(sorted(WHOLE)), at=st.integers(0, 3000), flip=st.integers(1, 255))
 def test_a_damaged_answer_never_brings_another_image(kind, at, flip):
     text = base64.b64encode(WHOLE[kind]).decode()
@@ -118,7 +118,7 @@ def test_h58_every_cut_is_seen(kind):
             inspect(whole[:end])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(kind=st.sampled_from(sorted(WHOLE)), at=st.integers(0, 10_000), junk=st.binary(max_size=30))
 def test_any_image_bytes_are_judged(kind, at, junk):
     whole = WHOLE[kind]
@@ -133,14 +133,14 @@ def test_any_image_bytes_are_judged(kind, at, junk):
     assert 1 <= orientation(junk) <= 8
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=200), alphabet=st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]))
 def test_base64_round_trips_in_both_alphabets(data, alphabet):
     text = alphabet(data)
     assert unbase64(text) == unbase64(text.rstrip(b"=")) == unbase64(b" " + b"\n".join([text[:7], text[7:]])) == data
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=st.binary(max_size=60))
 def test_base64_that_is_none_is_refused_or_decoded_strictly(text):
     try:
@@ -150,7 +150,7 @@ def test_base64_that_is_none_is_refused_or_decoded_strictly(text):
     assert len(decoded) <= len(text) * 3 // 4 + 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tree=TREES, filler=st.integers(4096, 9000))
 def test_cutting_changes_nothing(tree, filler):
     assume(len(msgspec.json.encode(tree)) < 4096)  # a longer one may hold a picture, which is rightly cut out
@@ -166,7 +166,7 @@ URLS = ("", "data:image/png;base64,", "data:image\\/png;base64,", "data:image/pn
 ODD = st.sampled_from(["\\/", "\\u0041", "\\u003d", '\\"', '\\\\\\"', "\\n", "\\\\", "="])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(odd=st.lists(st.tuples(st.integers(0, 8000), ODD), max_size=4), url=st.sampled_from(URLS))
 def test_h53_escapes_in_a_long_string_mean_what_json_says(odd, url):
     """Those of slashes and letters are forgiven, a quote does not end it, anything else is not Base64 either way."""

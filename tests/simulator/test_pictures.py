@@ -129,7 +129,7 @@ def test_a_poster_has_a_margin_of_paper():
     assert understand("A travel poster of Lisbon in autumn").title == "Lisbon"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(max_size=80), st.integers(16, 90), st.integers(16, 90))
 def test_any_prompt_draws(prompt, width, height):
     assert picture(prompt, width=width, height=height).size == (width, height)

@@ -108,6 +108,20 @@ def test_a_large_image_is_one_put_and_never_half_there(bucket: Bucket, s3: Scrip
     assert len(s3.objects["out/a.png"][0]) == len(data)
 
 
+@pytest.mark.parametrize(
+    ("code", "is_there_none"), [("NoSuchKey", True), ("BlobNotFound", True), ("ContainerNotFound", False)]
+)
+def test_what_is_not_there_is_told_from_a_bucket_that_is_not(
+    bucket: Bucket, s3: ScriptedS3, code: str, is_there_none: bool
+) -> None:
+    s3.tell("GET", *[Answer(404, code)] * 2)
+    if is_there_none:
+        assert (bucket.read("a.png"), bucket.sha256("a.png")) == (None, None)
+    else:
+        with pytest.raises(BucketError, match="no such container"):
+            bucket.read("a.png")
+
+
 def test_an_object_that_breaks_off_is_read_again(bucket: Bucket, s3: ScriptedS3) -> None:
     s3.objects["out/a.png"] = (b"x" * 2**20, {})
     s3.tell("GET", Answer(is_torn=True))
