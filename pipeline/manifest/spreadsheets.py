@@ -301,10 +301,10 @@ _HIDDEN_ROW = re.compile(rb"""<(?:\w+:)?row\b[^>]*\bhidden=["'](?:1|true)["'](?:
 
 
 def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str]]], int]:
-    """Find the cells of an xlsx sheet that show something else than is read: row from 1 -> (column from 0, text).
+    """Find the cells of an xlsx sheet that show something else than is read, and count its hidden rows.
 
-    And count the rows that are hidden. The library reads those without a value as empty (dimastbk/python-calamine#105, #107), so that prompts would lack
-    words unnoticed, and 00042 and 25 % as 42 and 0.25.
+    The cells: row from 1 -> (column from 0, text). The library reads those without a value as empty
+    (dimastbk/python-calamine#105, #107), so that prompts would lack words unnoticed, and 00042 and 25 % as 42 and 0.25.
     """
     found: dict[int, list[tuple[int, str]]] = {}
     if not zipfile.is_zipfile(path):
