@@ -5,8 +5,8 @@
 
 One folder's names are in memory at a time, never the whole tree. Symlinks to folders are followed once each, so that
 loops end. Our own outputs, state and unfinished files are never inputs, nor are those of other manifests below the
-base; hidden files, thumbnail folders and recycle bins are left out. No file is opened. In a bucket the same holds for the names of objects: what stands before a `/` in
-them is a folder.
+base; hidden files, thumbnail folders and recycle bins are left out. No file is opened. In a bucket the same holds for
+the names of objects: what stands before a `/` in them is a folder.
 
 Not wcmatch (12.0): it folds the case of whole paths or of nothing, takes [2024] in a name for a choice only, and does
 not say in which folder and how deep a pattern can match, which the walk needs: most of this would stay around it.

@@ -270,7 +270,13 @@ def test_what_other_manifests_made_is_no_input_below_the_base_i11(desk, mark):
 
 
 def test_what_a_rehearsal_made_is_no_input_i11(desk):
-    for name in ("a.png", "out/a/a.png", "out-simulated/a/a.png", "state/superseded/b.png", "state-simulated/kept/b.png"):
+    for name in (
+        "a.png",
+        "out/a/a.png",
+        "out-simulated/a/a.png",
+        "state/superseded/b.png",
+        "state-simulated/kept/b.png",
+    ):
         desk.write(name)
     text = "output_dir: out\nstate_dir: state\njobs: {a: {prompt: p, each: {files: '**/*.png'}}}\n"
     assert [task.row for task in desk.tasks(text)] == ["a.png"]
