@@ -264,9 +264,7 @@ def make_plan(
     rows, quote = headers.watch(selected), prices_of(setup, reader).quote
     plan = tally(rows, quote=quote, problem=setup.problem, spool=spool, free=free)
     if is_first:
-        _check_ids(
-            setup, reader, [each for each in setup.flags.selection.ids_of(first) if each not in matched], orphans
-        )
+        _check_ids(setup, reader, matched, orphans)
     check_name(setup, reader, orphans.asked)
     check_folder(setup, reader, orphans.asked)
     _check_plan(setup, plan)
