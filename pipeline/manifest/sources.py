@@ -49,6 +49,12 @@ _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\
 _FILMS = (b"qt ", b"mp4", b"M4V", b"iso", b"3gp")  # brands: telephones keep a film beside each photograph
 
 
+def begins_as_image(start: bytes) -> bool:
+    """Return whether the first bytes of a file are those of an image, also of a kind that may be converted."""
+    is_media = start[4:8] == b"ftyp" and start[8:11] not in _FILMS
+    return start.startswith(_MAGIC) or is_media or start[8:12] == b"WEBP"
+
+
 def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - others remember
     """Hash the bytes: the InputDigests without a cache. OSError, BucketError when they cannot be read."""
     if is_object(location):
@@ -148,8 +154,7 @@ class InputFiles:
         else:
             with open_regular(location) as stream:
                 start = stream.read(12)
-        is_media = start[4:8] == b"ftyp" and start[8:11] not in _FILMS
-        return start.startswith(_MAGIC) or is_media or start[8:12] == b"WEBP"
+        return begins_as_image(start)
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():
