@@ -48,6 +48,11 @@ _FEW = 32  # objects of one folder that are asked for one by one; then the folde
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
+def begins_as_image(start: bytes) -> bool:
+    """Return whether the first bytes of a file are those of an image, also of a kind that may be converted."""
+    return start.startswith(_MAGIC) or start[4:8] == b"ftyp" or start[8:12] == b"WEBP"
+
+
 def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - others remember
     """Hash the bytes: the InputDigests without a cache. OSError, BucketError when they cannot be read."""
     if is_object(location):
@@ -147,7 +152,7 @@ class InputFiles:
         else:
             with open_regular(location) as stream:
                 start = stream.read(12)
-        return start.startswith(_MAGIC) or start[4:8] == b"ftyp" or start[8:12] == b"WEBP"
+        return begins_as_image(start)
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():
