@@ -158,7 +158,9 @@ class InputFiles:
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():
-            raise BadValue("the path of an input image is empty", "fill the cell, or leave such rows out: skip_broken: true")
+            raise BadValue(
+                "the path of an input image is empty", "fill the cell, or leave such rows out: skip_broken: true"
+            )
         if is_object(rendered):
             return self._look_at_object(rendered)
         if "://" in rendered or rendered.startswith("data:"):
