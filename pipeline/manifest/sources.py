@@ -46,11 +46,13 @@ _FEW = 32  # objects of one folder that are asked for one by one; then the folde
 
 # PNG, JPEG, GIF, BMP, TIFF; HEIC and AVIF have `ftyp`, WebP its name further in.
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_FILMS = (b"qt ", b"mp4", b"M4V", b"iso", b"3gp")  # brands: telephones keep a film beside each photograph
 
 
 def begins_as_image(start: bytes) -> bool:
     """Return whether the first bytes of a file are those of an image, also of a kind that may be converted."""
-    return start.startswith(_MAGIC) or start[4:8] == b"ftyp" or start[8:12] == b"WEBP"
+    is_media = start[4:8] == b"ftyp" and start[8:11] not in _FILMS
+    return start.startswith(_MAGIC) or is_media or start[8:12] == b"WEBP"
 
 
 def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - others remember
@@ -156,7 +158,9 @@ class InputFiles:
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():
-            raise BadValue("the path of an input image is empty", "fill the cell, or remove the row")
+            raise BadValue(
+                "the path of an input image is empty", "fill the cell, or leave such rows out: skip_broken: true"
+            )
         if is_object(rendered):
             return self._look_at_object(rendered)
         if "://" in rendered or rendered.startswith("data:"):
