@@ -14,6 +14,7 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
@@ -126,6 +127,27 @@ def plain_chat(text: str) -> str:
     return _MENTION.sub("@\u2060", text).replace("](", "]\u2060(").replace("://", ":\u2060//")
 
 
+_TEAMS: Final = (".logic.azure.com", ".api.powerplatform.com")  # its workflows
+_GOOGLE_CHAT: Final = "chat.googleapis.com"
+
+
+def body_for(url: str, body: Mapping[str, object]) -> dict[str, object]:
+    """Return what the service at an address shows of a payload.
+
+    Google Chat refuses a message with fields of others. A workflow of Teams answers 202 to any message and shows none
+    but cards (https://learn.microsoft.com/connectors/teams/#microsoft-teams-webhook).
+    """
+    host = urlsplit(url).hostname or ""
+    if host == _GOOGLE_CHAT:
+        return {"text": body["text"]}
+    if not host.endswith(_TEAMS):
+        return dict(body)
+    lines = [{"type": "TextBlock", "text": line, "wrap": True} for line in str(body["text"]).splitlines()]
+    card = {"type": "AdaptiveCard", "version": "1.4", "body": lines}
+    attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
+    return {**body, "type": "message", "attachments": [attachment]}
+
+
 def ping_url(url: str, moment: Moment) -> str:
     """Return the address to ping by the convention of healthchecks.io: itself, `/start` or `/fail`; a query stays."""
     if moment == "success":
@@ -218,7 +240,8 @@ class Notifier:
     async def _post(self, summary: RunSummary, timeout_s: float) -> None:
         if self._notify.webhook is not None:
             body = payload(summary, manifest=self._manifest, file=self._file)
-            self._warn(await post(self._notify.webhook, body, timeout_s=timeout_s))
+            address = self._notify.webhook
+            self._warn(await post(address, body_for(address, body), timeout_s=timeout_s))
 
     def _warn(self, text: str | None) -> None:
         """Keep and log a failure, each text once; None: there was none."""

@@ -41,6 +41,7 @@ def summary_of(run: "ActiveRun", plan: Plan) -> RunSummary:
         attempts=counts.attempts,
         images=counts.images,
         bytes=counts.bytes,
+        flags=counts.flags,
         seconds=time.monotonic() - run.started_at,
         spent_microusd=wallet.spent_microusd,
         unknown_microusd=wallet.unknown_microusd,

@@ -6,7 +6,7 @@ nothing to do starts fast.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +35,7 @@ class Counts:
     attempts: int = 0
     images: int = 0
     bytes: int = 0
+    flags: Counter[str] = field(default_factory=Counter)  # images in which a check found something, by its name
     closed: Counter[str] = field(default_factory=Counter)  # tasks that waited, by the folder that takes no images
     trouble: str = ""  # what the last task met that is pending although it was asked
 
@@ -57,6 +58,7 @@ class RunSummary:
     attempts: int = 0
     images: int = 0
     bytes: int = 0
+    flags: Mapping[str, int] = field(default_factory=dict)  # of images that this run made: check -> how many
     seconds: float = 0.0
     spent_microusd: int = 0
     unknown_microusd: int = 0

@@ -245,6 +245,8 @@ class Engine:
         self.counts.states[step.state] += 1
         if not turn.attempts:
             return
+        if step.artifact is not None:
+            self.counts.flags.update(step.artifact.flags.keys())
         reason = "" if step.failure is None else step.failure.reason
         if step.state is TaskState.PENDING and self._closed_folder(turn) is None:
             self.counts.trouble = reason

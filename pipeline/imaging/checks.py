@@ -17,6 +17,7 @@ ASPECT_SHARE: Final = 0.03
 # noise. Measured: one colour 0.003, 0.006 and 0.001; photographs and drawings of 1 megapixel above 0.3, 0.1 and 0.04.
 CERTAIN: Final = {"image/png": 0.004, "image/jpeg": 0.008, "image/webp": 0.0012}
 SUSPICIOUS: Final = {"image/png": 0.15, "image/jpeg": 0.06, "image/webp": 0.025}
+LEAST_SIDE: Final = 8  # pixels; relays stand in 1 x 1 for what they have not got
 ONE_COLOUR: Final = 3.0  # standard deviation of a channel, of 255
 SAME: Final = 2.0  # mean difference of grey values, of 255
 TWINS: Final = 4  # bits of 256 in which two pictures may differ
@@ -53,6 +54,8 @@ def header_flags(header: Header, checks: ImageChecks, *, aspect_ratio: str | Non
     names, min_side_px = checks.names, checks.min_side_px
     if BLANK in names and header.bytes_per_pixel < CERTAIN.get(header.mime, 0):
         flags[BLANK] = "nearly one colour"
+    elif BLANK in names and max(header.width, header.height) < LEAST_SIDE:
+        flags[BLANK] = f"{header.width} x {header.height}, a placeholder"
     if ASPECT in names and aspect_ratio is not None and _is_off(header, aspect_ratio):
         flags[ASPECT] = f"{header.width} x {header.height} is not {aspect_ratio}"
     if MIN_SIDE in names and min(header.width, header.height) < min_side_px:

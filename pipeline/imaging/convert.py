@@ -8,7 +8,7 @@ byte for byte. `convert` runs in a child process (`decoder`), whose memory and t
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from math import sqrt
 from typing import Any
@@ -27,6 +27,7 @@ _QUALITIES = (95, 90, 85)
 _JPEG_XMP_BYTES = 65_000  # one segment has room for so much
 _CAMERA_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298})  # description to copyright
 _BITS, _PLANES = 0x0102, 0x011C  # of a TIFF; Pillow 13 reads planes of 16 bits as planes of 8, another picture
+_SUBFILE, _DNG_VERSION = 0x00FE, 0xC612  # of a TIFF: bit 0 of the first says that it is a smaller copy of another one
 _CAMERA_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
 
 
@@ -83,8 +84,8 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
     Image.MAX_IMAGE_PIXELS = _JPEG_PIXELS if is_jpeg else _PIXELS
     with Image.open(io.BytesIO(data), formats=_formats()) as opened:
         kind = opened.format or ""
-        if kind == "TIFF" and opened.tag_v2.get(_PLANES) == 2 and max(opened.tag_v2.get(_BITS, (1,))) > 8:  # type: ignore[attr-defined]
-            raise UnreadableError("a TIFF of separate planes is read with 8 bits only: save it interleaved")
+        if kind == "TIFF":
+            _check_tiff(opened.tag_v2)  # type: ignore[attr-defined]
         if opened.width * opened.height > most_pixels:
             opened.draft(opened.mode, _fit(opened.size, most_pixels))
         opened.load()
@@ -97,6 +98,17 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
     if profile:  # models see the numbers of pixels, and not the colours that a profile says they are
         picture = _in_srgb(picture, profile)
     return _encode(picture, kind, most_bytes, kept)
+
+
+def _check_tiff(tags: Mapping[int, Any]) -> None:
+    """Refuse a TIFF of which another picture would be read. Raises UnreadableError.
+
+    In RAW files of cameras (DNG, NEF, ARW) the first picture is a preview, often of 160 x 120 pixels.
+    """
+    if tags.get(_SUBFILE, 0) & 1 or _DNG_VERSION in tags:
+        raise UnreadableError("a camera's RAW file, of which only a preview can be read: export it as JPEG or TIFF")
+    if tags.get(_PLANES) == 2 and max(tags.get(_BITS, (1,))) > 8:
+        raise UnreadableError("a TIFF of separate planes is read with 8 bits only: save it interleaved")
 
 
 def _camera_exif(opened: Image.Image) -> bytes:

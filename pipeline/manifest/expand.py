@@ -127,7 +127,8 @@ class PromptNotes:
 
 
 MAX_PROBLEMS = 100
-_ALIKE = 3  # problems of one key and subject: a column missing from every row does not hide other mistakes
+_ALIKE = 3  # problems of one key: a column missing from every row does not hide other mistakes
+_SINGLE = 30  # problems of one key that are each mended for itself: files, ids
 
 
 class Expansion:
@@ -249,15 +250,16 @@ class Expansion:
         return self._manifest.problems.at(("jobs", job), what, instead, is_key=True)
 
     def _note(self, problem: Problem, subject: str = "") -> None:
-        """Keep a problem without a key in it: the first 100, of one place and subject (a file, an id) the first 3."""
+        """Keep a problem without a key in it: the first 100, of one place the first 3, or 30 of different subjects."""
         for secret in self._manifest.secrets:
             if secret in problem.what or secret in problem.instead:
                 what, instead = problem.what.replace(secret, "[key]"), problem.instead.replace(secret, "[key]")
                 problem = replace(problem, what=what, instead=instead)
-        kind = (problem.file, problem.line, problem.column, subject)
-        if len(self._problems) < MAX_PROBLEMS and self._alike[kind] < _ALIKE:
+        place = (problem.file, problem.line, problem.column)
+        kind, is_listed = (*place, subject), len(self._problems) < MAX_PROBLEMS and self._alike[place] < _SINGLE
+        if is_listed and self._alike[kind] < _ALIKE:
             self._problems.append(problem)
-            self._alike[kind] += 1
+            self._alike.update((place, kind))
         else:
             self._unlisted += 1
 

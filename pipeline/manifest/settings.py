@@ -228,10 +228,15 @@ class NotifyKeys(Model):
     """Where runs are reported: webhook, ping, metrics file."""
 
     webhook: f.Address | None = optional(
-        "URL that gets the run's summary as JSON; may use {{ vars.* }}.", "https://example.com/hooks/{{ vars.hook }}"
+        "URL that gets the run's summary as JSON, as Slack, Discord, Mattermost, Google Chat and Teams show it; may use"
+        " {{ vars.* }}.",
+        "https://example.com/hooks/{{ vars.hook }}",
+        "https://ntfy.sh/my-topic?tpl=1&t=%7B%7B.title%7D%7D&m=%7B%7B.text%7D%7D",
     )
     ping: f.Address | None = optional(
-        "URL of a dead man's switch; may use {{ vars.* }}.", "https://example.com/ping/{{ vars.check }}"
+        "URL that is asked when a run ends well, with /start behind it when one begins and /fail when one fails, as"
+        " healthchecks.io has it; may use {{ vars.* }}.",
+        "https://example.com/ping/{{ vars.check }}",
     )
     prometheus: f.MetricsPath | None = optional(
         "Text file for a node exporter, named *.prom.", "/var/lib/x/imgpipe.prom"

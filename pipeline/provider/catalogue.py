@@ -120,8 +120,11 @@ class Catalogue:
 
     def family(self, model: str) -> Family | None:
         """Return the tables of a known model; None for an unknown one."""
-        known = self._models.get(model)
+        known = self._known(model)
         return None if known is None else _tables().families[known.family]
+
+    def _known(self, model: str) -> _Model | None:
+        return self._models.get(model.removeprefix("models/"))  # as Google's pages and lists write it
 
     def ratio(self, kind: Kind) -> float:
         """Return what `kind` bills of the list price, such as 0.8."""
@@ -129,7 +132,7 @@ class Catalogue:
 
     def warning(self, model: str, today: date, *, kind: Kind = Kind.COMETAPI) -> str | None:
         """Say that `kind` stopped or soon stops to offer a model, and name what it offers; None: nothing to say."""
-        known = self._models.get(model)
+        known = self._known(model)
         offer = None if known is None else known.offered.get(kind)
         if offer is None or offer.until is None or today < offer.until - _NOTICE:
             return None

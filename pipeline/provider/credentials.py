@@ -37,8 +37,9 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
     if found is None and settings.kind is Kind.SIMULATOR:
         return SIMULATOR_KEY
     if found is None:
-        file = f"{path}, which has no line {names[0]}=..." if path.is_file() else "a file .env beside the manifest"
-        raise InputError(f"no API key: {' or '.join(names)} is not set; export it, or write it to {file}")
+        file = f"{path}, which has no such line" if path.is_file() else f"a file {path} (no other .env is read)"
+        set_it = f"export it, or write the line {names[0]}=YOUR-KEY to {file}"
+        raise InputError(f"no API key: {' or '.join(names)} is not set; {set_it}")
     name, key = found
     if not key.isascii() or not key.isprintable() or any(char in bare(key) for char in " \"'`"):
         what = "characters no key has, such as a space or a quotation mark"
@@ -103,8 +104,10 @@ def _read_dotenv(path: Path) -> Mapping[str, str | None]:
         raise InputError(f"{path} is a link to a file of another name, which may hold other secrets; make it a file")
     try:
         return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); fix it or remove it") from error
+    except UnicodeDecodeError as error:  # PowerShell's `>` writes UTF-16
+        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; make it readable, or remove it") from error
 
 
 def _dotenv_or_nothing(path: Path) -> Mapping[str, str | None]:

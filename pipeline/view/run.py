@@ -56,6 +56,9 @@ def paragraph(summary: RunSummary, *, manifest: str, selected: str = "", output_
     lines += exceeded_lines(summary.exceeded, is_play_money=summary.is_play_money)
     lines += _left(summary, of_selection, name)
     lines += _next_step(summary, name)
+    if summary.flags:
+        found = ", ".join(f"{number:,} {flag}" for flag, number in summary.flags.items())
+        lines.append(f"Flagged: {found}; look at them: imgpipe judge {name}")
     if output_dir and summary.done + summary.skipped:
         lines.append(f"The images are in {visible(output_dir)}; look at them: imgpipe report {name} --open")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from pipeline.app.notify import address_problem, payload, ping_url, plain_chat, post
+from pipeline.app.notify import address_problem, body_for, payload, ping_url, plain_chat, post
 from pipeline.errors import Exit
 from pipeline.view.run import run_json
 
@@ -51,6 +51,24 @@ def test_discord_gets_content_of_its_length(summary) -> None:
     assert short["content"] == short["text"]
     assert isinstance(long["content"], str)
     assert len(long["content"]) == 2000
+
+
+def test_google_chat_gets_no_field_that_it_refuses(summary) -> None:
+    body = payload(summary(), manifest="shop", file="x.yaml")
+    assert body_for("https://chat.googleapis.com/v1/spaces/A/messages?key=K", body) == {"text": body["text"]}
+    assert body_for("https://hooks.slack.com/services/T/B/X", body) == body
+
+
+@pytest.mark.parametrize(
+    "host", ["prod-15.uksouth.logic.azure.com:443", "default1.ab.environment.api.powerplatform.com"]
+)
+def test_teams_gets_a_card(summary, host: str) -> None:
+    body = payload(summary(exit=Exit.SOME_FAILED, failed=1), manifest="shop", file="x.yaml")
+    sent: Any = body_for(f"https://{host}/workflows/1?sig=x", body)
+    [attachment] = sent["attachments"]
+    assert (sent["type"], sent["run"]) == ("message", body["run"])
+    assert attachment["content"]["type"] == "AdaptiveCard"
+    assert "\n".join(block["text"] for block in attachment["content"]["body"]) == body["text"]
 
 
 async def test_a_ping_has_no_body(server: TestServer, listener: Listener) -> None:

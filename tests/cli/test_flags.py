@@ -31,6 +31,12 @@ def test_flagged_images_are_made_anew_when_asked_for(imgpipe: Imgpipe) -> None:
     assert (ended.exit, ended.json["attempts"]) == (0, 1)
 
 
+def test_a_run_says_which_of_its_images_are_flagged(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest(SMALL)
+    assert f"Flagged: 2 min_side; look at them: imgpipe judge {path}" in imgpipe("run", path).err
+    assert "Flagged" not in imgpipe("run", path).err
+
+
 def test_one_colour_is_flagged_by_default_and_an_edit_takes_it_away(imgpipe: Imgpipe) -> None:
     path = imgpipe.made("{mugs: {items: {red: A red mug}}}")  # the simulator's tiny pictures are of one colour
     assert imgpipe("status", path, "--json").json["flagged"] == {"blank": 1}

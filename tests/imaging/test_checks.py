@@ -84,6 +84,12 @@ def test_another_shape_is_flagged(ratio: str, size: tuple[int, int], is_flagged:
     assert ("aspect" in flags) is is_flagged
 
 
+def test_a_placeholder_of_a_pixel_is_flagged() -> None:
+    checks = ImageChecks(names=("blank",))
+    assert header_flags(Header("image/png", 1, 1, 69), checks, aspect_ratio=None) == {"blank": "1 x 1, a placeholder"}
+    assert header_flags(Header("image/png", 16, 16, 80), checks, aspect_ratio=None) == {}
+
+
 def test_a_short_side_is_flagged() -> None:
     small = Header("image/png", 1024, 800, 10**6)
     for least, is_flagged in ((900, True), (800, False)):

@@ -243,6 +243,20 @@ def test_every_missing_image_and_every_repeated_key_is_told(desk):
     assert all(f"have the id 'a/{n}'" in each.what for n, each in enumerate(problems))
 
 
+def test_missing_images_hide_no_mistake_elsewhere(desk):
+    desk.write("p.csv", "id,photo\n" + "".join(f"{n},{n}.png\n" for n in range(500)))
+    problems = desk.problems(
+        """\
+        jobs:
+          a: {prompt: p, each: {csv: p.csv}, images: "{{ row.photo }}"}
+          b: {prompt: p, images: other.png}
+        """
+    )
+    assert len(problems) == 32
+    assert "input image 'other.png' is missing" in problems[-2].what
+    assert problems[-1].what == "and 470 more problems"
+
+
 def test_at_most_a_hundred_problems_are_kept(desk):
     desk.write("p.csv", "id,title\n" + "".join(f"{n}\n" for n in range(500)))
     problems = desk.problems(job("csv: p.csv"))

@@ -34,6 +34,7 @@ EVERY_MODEL = [
         ("gemini-3-pro-image", "2K", 134_000),
         ("gemini-3.1-flash-lite-image", None, 33_600),
         ("my-model", None, None),
+        ("models/gemini-3-pro-image", None, 134_000),
     ],
 )
 def test_price_is_the_list_price(model, size, microusd):

@@ -321,6 +321,25 @@ def test_i05_separate_planes_of_sixteen_bits_are_refused_and_not_misread(convert
         convert(head + behind + b"\xff\xff\0\0" * 3)
 
 
+@pytest.mark.parametrize("tag", [(254, 4, 1, 1), (50706, 1, 4, 0x0401)], ids=["I06-nef", "I06-dng"])
+def test_the_thumbnail_of_a_raw_file_is_not_taken_for_the_photograph(convert, tag):
+    tags = sorted([(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8), tag])
+    plain, raw = ([each for each in tags if is_raw or each is not tag] for is_raw in (False, True))
+    assert convert(_tiff(plain))[0] == "image/png"
+    with pytest.raises(UnreadableError, match="export it as JPEG or TIFF"):
+        convert(_tiff(raw))
+
+
+def _tiff(tags):
+    tags = sorted([*tags, (279, 4, 1, 1)])
+    return (
+        b"II*\0\x08\0\0\0"
+        + struct.pack("<H", len(tags))
+        + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        + bytes(4)
+    )
+
+
 def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

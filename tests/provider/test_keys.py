@@ -63,9 +63,10 @@ def test_a_dotenv_is_taken_literally_and_comes_second(tmp_path):
     assert found(tmp_path, {"COMETAPI_KEY": "sk-1"}) == "sk-1"
 
 
-def test_an_unreadable_dotenv_says_so(tmp_path):
-    (tmp_path / ".env").write_bytes(b"COMETAPI_KEY=\xff\xfe\n")
-    with pytest.raises(InputError, match=r"\.env cannot be read"):
+@pytest.mark.parametrize("data", [b"COMETAPI_KEY=\xff\xfe\n", "COMETAPI_KEY=sk-1\n".encode("utf-16")])
+def test_a_dotenv_in_another_encoding_says_so(tmp_path, data):
+    (tmp_path / ".env").write_bytes(data)
+    with pytest.raises(InputError, match=r"\.env is not UTF-8 text; save it as UTF-8"):
         found(tmp_path, {})
 
 
@@ -110,7 +111,7 @@ def test_dotenv_that_is_a_link_to_another_secret_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "advice"),
-    [(None, "a file .env beside the manifest"), ("sk-1\nAPI_KEY=sk-2\n", ".env, which has no line COMETAPI_KEY=...")],
+    [(None, "/.env (no other .env is read)"), ("sk-1\nAPI_KEY=sk-2\n", "/.env, which has no such line")],
     ids=["no-file", "no-line"],
 )
 def test_a_missing_key_says_where_to_write_it(tmp_path, text, advice):
@@ -118,6 +119,7 @@ def test_a_missing_key_says_where_to_write_it(tmp_path, text, advice):
         (tmp_path / ".env").write_text(text)
     with pytest.raises(InputError, match="COMETAPI_KEY is not set; export it") as error:
         found(tmp_path, {})
+    assert "write the line COMETAPI_KEY=YOUR-KEY to " in str(error.value)
     assert str(error.value).endswith(advice)
     assert "sk-" not in str(error.value)
 

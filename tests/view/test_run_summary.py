@@ -26,6 +26,11 @@ def test_paragraph_is_one_line_when_all_is_well(summary) -> None:
     assert text == "Done: 60 images (56.0 MB) in 1 min 12 s for $2.34, 61 attempts. 40 existed already."
 
 
+def test_paragraph_says_which_images_may_be_wrong(summary) -> None:
+    text = paragraph(summary(flags={"blank": 2, "aspect": 1}), manifest="jobs/x.yaml")
+    assert text.splitlines()[1] == "Flagged: 2 blank, 1 aspect; look at them: imgpipe judge jobs/x.yaml"
+
+
 def test_paragraph_says_what_may_have_been_billed_also_where_every_image_came(summary) -> None:
     text = paragraph(summary(unknown_microusd=97_930), manifest="jobs/x.yaml")
     assert " for $2.34, 61 attempts; $0.0979 more may have been billed. 40 existed already." in text
