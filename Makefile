@@ -40,6 +40,7 @@ help:  ## list the commands
 setup: $(STAMP)  ## make .venv with everything the other commands need
 
 demo: $(DEMO_STAMP)  ## pictures in half a minute: run jobs/demo.yaml against the built-in simulator, then make the report
+	@$(BIN)/imgpipe --version > /dev/null || { echo "this folder was moved, or its Python is gone; run: make clean demo" >&2; exit 2; }
 	@$(BIN)/imgpipe run jobs/demo.yaml
 	@$(BIN)/imgpipe report jobs/demo.yaml
 

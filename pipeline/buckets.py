@@ -13,6 +13,7 @@ import re
 import secrets
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ PAGE: Final = 1000  # objects that one list request brings; what S3 gives at mos
 CONNECT_S: Final = 5
 REQUEST_S: Final = 60
 RETRY_S: Final = 30  # from the first try of a request to the last; then its image is kept in the state directory
+PUT_TRIES: Final = 4  # of a put that "exists" although nothing is there
 ENDPOINTS: Final = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
@@ -60,6 +62,8 @@ _MEANING: Final = {
     "RequestTimeTooSkewed": "the clock of this machine is wrong (RequestTimeTooSkewed); set it (NTP)",
     "PermanentRedirect": "the bucket lies in another region; set AWS_REGION",
     "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION",
+    "InvalidRequest": "it refuses this kind of request (InvalidRequest); for one with Object Lock set"
+    " AWS_CHECKSUM_ALGORITHM=sha256",
     "SlowDown": "it asks for fewer requests (SlowDown)",
     "NotImplemented": "this service does not implement put-if-absent (If-None-Match: *)",
 }
@@ -158,15 +162,25 @@ class Bucket:
         return f"<Bucket {self.url}>"
 
     def put_new(self, path: str, data: bytes, attributes: Mapping[str, str]) -> int:
-        """Put an object where none is; return its version. Raises ObjectExists, BucketError."""
+        """Put an object where none is; return its version.
+
+        "It exists" and nothing there is S3's 409 to two writers at once, and means again. Raises ObjectExists, which
+        may be this very object, put by a try whose answer was lost. BucketError.
+        """
         import obstore.exceptions as answers
 
-        try:
-            with self._errors(but=answers.AlreadyExistsError):
-                result = self._store.put(path, data, attributes=dict(attributes), mode="create", use_multipart=False)
-        except answers.AlreadyExistsError:
-            raise ObjectExists(path) from None
-        return version_of(result["e_tag"])
+        for tried in range(PUT_TRIES):
+            try:
+                with self._errors(but=answers.AlreadyExistsError):
+                    result = self._store.put(
+                        path, data, attributes=dict(attributes), mode="create", use_multipart=False
+                    )
+                return version_of(result["e_tag"])
+            except answers.AlreadyExistsError:
+                if self.look(path) is not None:
+                    raise ObjectExists(path) from None
+                time.sleep(0.05 * 2**tried)
+        raise BucketError(f"{self.url}: it says that {path} exists, and shows no such object", is_permanent=False)
 
     def below(self, prefix: str) -> "Bucket":
         """Return what lies below a further prefix; it has connections of its own."""
@@ -345,6 +359,8 @@ def as_input_error(url: BucketUrl) -> Iterator[None]:
     except BucketError as error:
         if not error.is_permanent:
             raise StorageError(f"{error}; nothing was sent") from None
+        if " set " in str(error):  # what to do is said
+            raise InputError(str(error)) from None
         is_unable = _MEANING["NotImplemented"] in str(error)
         raise InputError(f"{error}; {_ELSEWHERE if is_unable else remedy(url)}") from None
 

@@ -107,7 +107,7 @@ class ImageChecks(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defa
 
 
 class FormerReading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a task was by the cells of its row as earlier versions read them, where they read them otherwise."""
+    """What a task was to earlier versions, where they read the cells of its row or compared its text otherwise."""
 
     row: str
     fields: dict[str, str]

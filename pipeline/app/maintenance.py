@@ -30,6 +30,7 @@ from pipeline.errors import Exit, InputError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.sources import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
+from pipeline.plan.decide import FileView
 from pipeline.plan.plan import Spool
 from pipeline.provider.catalogue import PriceList
 from pipeline.report.folder import is_thumbnail
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
 def verify(setup: Setup, *, decode: bool = False, is_quick: bool = False) -> tuple[Verification, Exit]:
     """Hash every image again; `decode` reads its pixels too, `is_quick` only what differs.
 
-    The exit code: all well, or something for a person to do; images without any ledger are one such thing.
+    The exit code: all well, or something for a person to do; images without any ledger are one such thing. Images of
+    orphans may be missing: nothing asks for them.
 
     Raises LedgerError, TryLater; of a bucket InputError, StorageError.
     """
@@ -63,8 +65,35 @@ def verify(setup: Setup, *, decode: bool = False, is_quick: bool = False) -> tup
         is_quick=is_quick,
     )
     found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
+    if found.missing:
+        unwanted = set(_orphaned_paths(setup))
+        found.missing = [path for path in found.missing if path not in unwanted]
     is_well = found.is_sound and (found.has_ledger or not found.unrecorded)
     return found, Exit.OK if is_well else Exit.SOME_FAILED
+
+
+def _orphaned_paths(setup: Setup) -> Iterator[str]:
+    """Yield the images of tasks that the manifest no longer has, as far as its rows can be read."""
+    with reading(setup) as reader, suppress(InputError):
+        orphans = Orphans(setup.manifest, reader)
+        rows = orphans.watch(plan_rows(setup, reader, on_end=orphans.ended.append, files=FileView()))
+        ids, paths = set[str](), set[str]()
+        for row in rows:
+            ids |= {row.task.id, row.verdict.former}
+            if row.known is not None and row.known.artifact is not None:
+                paths.add(row.known.artifact.path)
+        for known in reader.orphans(ids):
+            path = None if known.artifact is None else known.artifact.path
+            if path is not None and path not in paths and known.id.partition("/")[0] not in orphans.unsure:
+                yield path
+
+
+def renamed_files(setup: Setup, found: Verification) -> dict[str, str]:
+    """Return, by the path of a missing image, the file that has its bytes under another name."""
+    manifest = setup.manifest
+    return integrity.renamed_files(
+        found, output_dir=manifest.output_dir, state_dir=manifest.state_dir, manifest=manifest.name
+    )
 
 
 def rebuild(setup: Setup) -> Rebuilt:

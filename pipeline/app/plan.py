@@ -10,7 +10,7 @@ from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_h
 from pipeline.app.context import Setup, of_host
 from pipeline.app.orphans import behind
 from pipeline.app.planning import Planned, make_plan, reading, rehearsed
-from pipeline.model import BucketUrl, TaskState
+from pipeline.model import Aspect, BucketUrl, TaskState
 from pipeline.plan.decide import MISSING, NEW, RETRY, FileView
 from pipeline.plan.plan import Group, Plan
 from pipeline.store.reader import LedgerReader
@@ -152,7 +152,12 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
 
 
 def _changed(setup: Setup, plan: Plan) -> Iterator[str]:
-    """Say what checks may cost, which images they found fault with, and what a run does without a request."""
+    """Say what is bought again, what checks may cost and found fault with, and what a run does without a request."""
+    due = {key.why for key in plan.groups if key.is_due}
+    aspects = [each for each in Aspect if f"{each} changed" in due]
+    if aspects:
+        accept = f"imgpipe run {setup.command_of_selection} --accept {','.join(aspects)}"
+        yield f"{' and '.join(aspects)} changed: images made before are replaced; to keep them instead: {accept}"
     if plan.redos.tasks:
         price = _price(setup, plan.redos).replace("for ", "for at most ")
         yield f"checks may also redo {count(plan.redos.tasks, 'image')}, {price}"

@@ -43,7 +43,8 @@ def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **fla
     if is_json:
         print_json(as_json(found) | {"exit": exit_code})
         return exit_code
-    _list("missing", found.missing)
+    renamed = maintenance.renamed_files(setup, found)
+    _list("missing", [f"{path} (now {renamed[path]})" if path in renamed else path for path in found.missing])
     _list("changed", found.changed)
     _list("unreadable", found.unreadable)
     _list("not an image", found.undecodable)
@@ -70,7 +71,7 @@ def _verdict(found: "Verification", path: str) -> str:
     retouched = "save those you edited as PNG, JPEG or WebP; remove the others, then"
     edited = "leave them as they are, or buy them again and keep the edited ones in superseded/"
     advice = (
-        (found.missing, f"missing: put them back, or buy them again: imgpipe run {path} --repair"),
+        (found.missing, f"missing: put them back under their names, or buy them again: imgpipe run {path} --repair"),
         (found.changed, f"changed since they were written: {edited}: imgpipe run {path} --repair --force"),
         (found.undecodable, f"cannot be decoded: {retouched}: imgpipe run {path} --repair"),
         (found.unreadable, "cannot be read: fix the disk or the permissions."),

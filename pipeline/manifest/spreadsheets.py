@@ -47,6 +47,7 @@ _OTHER_FILES = (
     (b"PAR1", "is a Parquet file, not text", "write `each: {parquet: FILE}`"),
     (b"\x1f\x8b", "is compressed (gzip), not text", "unpack it"),
 )
+_QUOTED, _FUNCTION = re.compile('="((?:[^"]|"")*)"'), re.compile(r"=[A-Z][A-Z0-9.]*\(")
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -89,11 +90,7 @@ def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
 
 
 def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield (first line, last line, cells) of every record. Raises BadValue, naming the line; OSError.
-
-    All line ends inside cells become one kind: git converts those inside cells, too, and the same table must give the
-    same prompts on every machine.
-    """
+    """Yield (first line, last line, cells) of every record. Raises BadValue, naming the line; OSError."""
     with open_text(path, dialect.encoding) as text:
         before = int(dialect.has_sep_line)
         if before:
@@ -103,7 +100,8 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
         try:
             for cells in lines:
                 last = before + lines.line_num
-                yield line, last, list(map(_with_one_line_end, cells)) if "\r" in "".join(cells) else cells
+                together = "".join(cells)
+                yield line, last, list(map(_as_meant, cells)) if "\r" in together or "=" in together else cells
                 line = last + 1
         except csv.Error as error:
             raise _open_quote(line, error) from None
@@ -111,8 +109,18 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
             raise not_decodable(path, dialect.encoding) from None
 
 
-def _with_one_line_end(cell: str) -> str:
-    return _reread(cell.replace("\r\n", "\n").replace("\r", "\n"), cell)
+def _as_meant(cell: str) -> str:
+    """Return a cell with one kind of line ends, and `="00042"`, which keeps a spreadsheet from counting, as 00042.
+
+    Git converts line ends inside cells, too, and the same table must give the same prompts on every machine.
+    """
+    text = cell.replace("\r\n", "\n").replace("\r", "\n")
+    if text.startswith("="):
+        quoted = _QUOTED.fullmatch(text)
+        if quoted is None and _FUNCTION.match(text):
+            return Valueless("a formula, not its value")
+        text = text if quoted is None else quoted[1].replace('""', '"')
+    return _reread(text, cell)
 
 
 def _encoding(path: Path) -> str:
@@ -189,11 +197,11 @@ _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 
 
 def sheet_rows(
-    path: Path, sheet: str | None, chosen: Callable[[str, list[str]], None]
+    path: Path, sheet: str | None, chosen: Callable[[str, list[str], int], None]
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield (row number, cells) of a sheet, None: the first that a person sees. Raises BadValue, OSError.
 
-    `chosen` gets its name and those of all sheets, before the first row.
+    `chosen` gets its name, those of all sheets, and how many of its rows are hidden, before the first row.
     """
     try:
         from python_calamine import CalamineError, CalamineWorkbook
@@ -205,9 +213,9 @@ def sheet_rows(
     try:
         with CalamineWorkbook.from_path(str(path)) as book:
             name = _chosen(sheet, book)
-            chosen(name, book.sheet_names)
             found = book.get_sheet_by_name(name)
-            shown, left = _shown_cells(path, name), found.start[1] if found.start else 0
+            (shown, hidden), left = _looks(path, name), found.start[1] if found.start else 0
+            chosen(name, book.sheet_names, hidden)
             for number, values in enumerate(found.iter_rows(), 1):
                 cells = [text_of_cell(value) for value in values]
                 for column, text in shown.get(number, ()):
@@ -289,21 +297,25 @@ _CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*[^/>])?>(.*?)</(?:\w+:)?c>", re.DOTALL)
 _FORMULA, _VALUE = re.compile(rb"<(?:\w+:)?f\b"), re.compile(rb"<(?:\w+:)?v\b[^>]*>([^<]+)<")
 
 
-def _shown_cells(path: Path, sheet: str) -> dict[int, list[tuple[int, str]]]:
-    """Find the cells of an xlsx sheet that show something else than is read: row from 1 -> (column from 0, text).
+_HIDDEN_ROW = re.compile(rb"""<(?:\w+:)?row\b[^>]*\bhidden=["'](?:1|true)["'](?:[^>]*[^/>])?>""")  # with cells
 
-    The library reads those without a value as empty (dimastbk/python-calamine#105, #107), so that prompts would lack
-    words unnoticed, and 00042 and 25 % as 42 and 0.25.
+
+def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str]]], int]:
+    """Find the cells of an xlsx sheet that show something else than is read, and count its hidden rows.
+
+    The cells: row from 1 -> (column from 0, text). The library reads those without a value as empty
+    (dimastbk/python-calamine#105, #107), so that prompts would lack words unnoticed, and 00042 and 25 % as 42 and 0.25.
     """
     found: dict[int, list[tuple[int, str]]] = {}
     if not zipfile.is_zipfile(path):
-        return found
+        return found, 0
     with zipfile.ZipFile(path) as archive:
         part = _part_of(archive, sheet)
         data = b"" if part is None else archive.read(part)
         formats = _number_formats(archive)
+    hidden = len(_HIDDEN_ROW.findall(data))
     if b't="e"' not in data and _FORMULA.search(data) is None and not formats:
-        return found
+        return found, hidden
     for attributes, content in _CELL.findall(data):
         named = dict(_ATTRIBUTES.findall(attributes))
         at = re.fullmatch(rb"([A-Z]{1,3})(\d{1,7})", named.get(b"r", b""))
@@ -311,7 +323,7 @@ def _shown_cells(path: Path, sheet: str) -> dict[int, list[tuple[int, str]]]:
         if at is not None and text is not None:
             column = functools.reduce(lambda number, letter: number * 26 + letter - 64, at[1], 0) - 1
             found.setdefault(int(at[2]), []).append((column, text))
-    return found
+    return found, hidden
 
 
 def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, str]) -> str | None:

@@ -19,7 +19,7 @@ from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, text_of
 from pipeline.manifest.schema import Each
 from pipeline.manifest.spreadsheets import UTF_16, Reread, Valueless, check_in_child, dialect_of, records, sheet_rows
-from pipeline.text import did_you_mean, is_plain, plain_names
+from pipeline.text import count, did_you_mean, is_plain, plain_names
 
 
 @dataclass(slots=True)
@@ -219,12 +219,16 @@ def _header(table: Table, cells: list[str], line: int) -> list[str]:
 
 
 def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
-    def chosen(name: str, names: list[str]) -> None:
+    def chosen(name: str, names: list[str], hidden: int) -> None:
         which = f"the sheet {name}" if is_plain(name) else "the sheet that is read"
         if others := [other for other in names if other != name]:
             table.sheets = f" in {which} (others: {plain_names(others)})"
         if table.each.sheet is None and name != names[0]:
             note(f"{table.path.name}: {which} is the first visible one; write `sheet:` if another is meant")
+        if hidden:
+            verb = "is" if hidden == 1 else "are"
+            what = f"{count(hidden, 'row')} of {which} {verb} hidden and read all the same"
+            note(f"{table.path.name}: {what}; `where:` leaves rows out")
 
     rows = sheet_rows(table.path, table.each.sheet, chosen)
     return _records(table, ((line, line, cells) for line, cells in rows))

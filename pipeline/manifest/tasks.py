@@ -4,12 +4,14 @@ What cannot become a task raises BadValue with the origin of the key at fault an
 row.
 
 The fingerprint is the SHA-256 of canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON
-writes them. It does not depend on the request's format: paths, dates, limits, output names, tags, `tier` (it changes
-the price, not the picture) and the order of the manifest are not in it. A change here makes every image due again.
+writes them, letters and their marks composed (Macs write `ü` in file names as two characters, which nobody sees). It
+does not depend on the request's format: paths, dates, limits, output names, tags, `tier` (it changes the price, not the
+picture) and the order of the manifest are not in it. A change here makes every image due again.
 """
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +41,9 @@ def digest(value: object) -> str:
 
 Context = dict[str, Any]
 _BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_DECOMPOSED = re.compile(
+    "[^\\W\\d_][\u0300-\u036f\u3099\u309a]+|[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?"
+)  # a letter and its marks, or the parts of a Korean syllable; other canonical forms are other characters
 _HEAD = re.compile(r"(\{\{[^{}]*\}\})/")
 _NO_INPUTS = digest([])
 _REMEMBERED = 4096
@@ -72,6 +77,13 @@ class RequestContent(msgspec.Struct, frozen=True):
     model: str
     params: Params
     inputs: list[str]  # hex SHA-256 of each input image, in order
+
+    def composed(self) -> "RequestContent":
+        """Return what is compared: with every letter and its marks as one character where there is one."""
+        prompt, system = _composed(self.prompt), self.system and _composed(self.system)
+        if (prompt, system) == (self.prompt, self.system):
+            return self
+        return msgspec.structs.replace(self, prompt=prompt, system=system)
 
     def fingerprint(self) -> str:
         """Return the hex SHA-256 of the canonical request."""
@@ -140,8 +152,7 @@ class TaskMaker:
             steps.end()
         except BadValue:
             return None
-        fingerprint, digests = asked.fingerprint(), asked.digests()
-        return FormerReading(row=context["id"], fields=row.fields, fingerprint=fingerprint, digests=digests)
+        return _reading(asked, context["id"], row)
 
     def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination, context: Context) -> str:
         key, label = row.key, combination.label
@@ -163,7 +174,7 @@ class TaskMaker:
         steps.end()
         if self._secrets:
             self._check_secrets(recipe, asked, f"{task_id}\n{name}")
-        values = asked.params.values
+        values, compared = asked.params.values, asked.composed()
         task = Task(
             id=task_id,
             job=context["job"],
@@ -172,8 +183,9 @@ class TaskMaker:
             prompt=asked.prompt,
             model=asked.model,
             name=name,
-            fingerprint=asked.fingerprint(),
-            digests=asked.digests(),
+            fingerprint=compared.fingerprint(),
+            digests=compared.digests(),
+            former=None if compared is asked else _reading(asked, context["id"], row),
             system=asked.system,
             aspect_ratio=values.get("aspect_ratio"),
             size=values.get("size"),
@@ -254,6 +266,14 @@ class TaskMaker:
             bad.origin = template.origin
             raise
         return name, key
+
+
+def _reading(asked: RequestContent, row_id: str, row: SourceRow) -> FormerReading:
+    return FormerReading(row=row_id, fields=row.fields, fingerprint=asked.fingerprint(), digests=asked.digests())
+
+
+def _composed(text: str) -> str:
+    return text if text.isascii() else _DECOMPOSED.sub(lambda found: unicodedata.normalize("NFC", found[0]), text)
 
 
 T = TypeVar("T")

@@ -345,6 +345,9 @@ def tally(
         if wrong is None and claims and row.rival:
             both = f"{row.task.id} and {row.rival} claim one output name, {row.task.name!r}"
             wrong = f"{both}; change `output` of one of them"
+            if row.rival.endswith(f": {row.task.id}"):
+                former = row.rival.removesuffix(f": {row.task.id}")
+                wrong += f"; if this is manifest {former} by another name, write `name: {former}`: it has the images"
         if wrong is not None and len(plan.problems) < LISTED:
             plan.problems.append(wrong)
         if is_due and spool is not None:

@@ -21,7 +21,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 import aiohttp
@@ -43,6 +43,7 @@ PROBES: Final = (  # 5.5 minutes without an acknowledgement end a connection, la
     ("TCP_KEEPINTVL", 30),
     ("TCP_KEEPCNT", 10),
 )
+_HEAD_END: Final = b"\r\n\r\n"
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one call either way
 
 
@@ -97,12 +98,14 @@ class Answers(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: ReadLimit) -> None:
         super().__init__(loop)
         self.limit = limit
+        self._is_head_due = True
         self._informational = 0  # since then
         self._informational_since = 0.0
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Take one parsed answer; aiohttp's parser calls this."""
+        """Take one parsed answer; `data_received` of aiohttp calls this."""
         is_informational = 100 <= data[0].code < 200 and data[0].code != 101
+        self._is_head_due = is_informational
         now = self._loop.time()
         if not is_informational or now - self._informational_since > 1.0:
             self._informational, self._informational_since = 0, now
@@ -117,6 +120,24 @@ class Answers(ResponseHandler):
             self.set_exception(HttpProcessingError(code=400, message=message))
             if self.transport is not None:
                 self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, each head on its own.
+
+        aiohttp drops a whole answer when it comes in one piece with bytes behind it that are no HTTP. With its head
+        parsed before, it is read to the length that it names.
+        """
+        while self._is_head_due and (end := data.find(_HEAD_END) + len(_HEAD_END)) >= len(_HEAD_END):
+            super().data_received(data[:end])
+            data = data[end:]
+            if not data or self._exception is not None:
+                return
+        super().data_received(data)
+
+    def set_response_params(self, **params: Any) -> None:
+        """Prepare for the answer to the next request."""
+        self._is_head_due = True
+        super().set_response_params(**params)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Take what TLS still has of an answer, then what aiohttp makes of the end."""

@@ -7,7 +7,6 @@ by the ledger and attempt in its metadata (P1). Synchronous; thread-safe.
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from dataclasses import replace
@@ -28,26 +27,20 @@ T = TypeVar("T")
 SUPERSEDED: Final = ".superseded/"  # below the prefix
 SIDECAR_MIME: Final = "application/rdf+xml"  # XMP
 GRACE_S: Final = 1.0  # of the 2 s that a second signal leaves
-CREATE_TRIES: Final = 4  # of a put that "exists" although nothing is there: S3's 409 to two writers at once
 
 
 def create(bucket: Bucket, path: str, data: bytes, mime: str, facts: ObjectFacts) -> int:
     """Put an image under a free name; return its version. An answer that was lost does no harm.
 
-    "It exists" is looked into: the very object of this attempt is a success; nothing there is S3's 409 to writers at
-    once, and means again. Raises ObjectExists: somebody else's object has the name. BucketError.
+    Raises ObjectExists: somebody else's object has the name. BucketError.
     """
-    for tried in range(CREATE_TRIES):
-        try:
-            return bucket.put_new(path, data, facts.attributes(mime))
-        except ObjectExists:
-            found = bucket.look(path)
-            if found is not None and found.facts == facts:
-                return found.version
-            if found is not None:
-                raise
-            time.sleep(0.05 * 2**tried)
-    raise BucketError(f"{bucket.url}: it says that {path} exists, and shows no such object", is_permanent=False)
+    try:
+        return bucket.put_new(path, data, facts.attributes(mime))
+    except ObjectExists:
+        found = bucket.look(path)
+        if found is None or found.facts != facts:
+            raise
+        return found.version
 
 
 def find_object(

@@ -121,6 +121,25 @@ def verify_images(
     return found
 
 
+def renamed_files(
+    found: Verification, *, output_dir: Path | BucketUrl, state_dir: Path, manifest: str
+) -> dict[str, str]:
+    """Return, by the path of a missing image, the unrecorded file that has its bytes. Raises as `verify_images`."""
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(LedgerReader(state_dir, manifest=manifest, output_dir=output_dir))
+        place, missing = _opened(output_dir, stack), set(found.missing)
+        if place is None or not missing or not found.unrecorded:
+            return {}
+        lost = {artifact.sha256: artifact.path for _, artifact in reader.all_done() if artifact.path in missing}
+        renamed: dict[str, str] = {}
+        for path in found.unrecorded:
+            with contextlib.suppress(OSError):
+                sha256 = place.sha256(path)
+                if sha256 in lost:
+                    renamed[lost[sha256]] = path
+    return renamed
+
+
 def _opened(output_dir: Path | BucketUrl, stack: contextlib.ExitStack) -> "FolderImages | BucketImages | None":
     """Open where the images are; None: the folder is not there."""
     if isinstance(output_dir, BucketUrl):

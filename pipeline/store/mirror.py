@@ -92,7 +92,10 @@ class BucketMirror:
             else:
                 version = self._bucket.replace(file, data, attributes, version=int(before, 16))
         except ObjectExists:
-            raise FileExistsError(file) from None
+            there = self._bucket.look(file)
+            if there is None or self._bucket.read(file) != data:  # else it was put, and the answer lost
+                raise FileExistsError(file) from None
+            version = there.version
         self._marks[file] = f"{version:x}"
         return self._marks[file]
 

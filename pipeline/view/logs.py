@@ -110,7 +110,7 @@ def resume_line(event: events.RunStarted) -> str:
 
 def _attempt_ended(event: events.AttemptEnded) -> Line:
     took = duration(event.seconds)
-    end = f"received an image after {took}" if event.fault is None else f"failed after {took}: {event.reason}"
+    end = f"received an image after {took}" if event.fault is None else f"failed after {took}"
     fields = as_json(event, "task_id", "attempt", "number", "fault", "status", "request_id") | {
         "seconds": round(event.seconds, 3),
         "price_usd": usd(event.cost_microusd),
@@ -118,7 +118,8 @@ def _attempt_ended(event: events.AttemptEnded) -> Line:
         "reason": event.reason or None,
         "worker": event.worker or None,
     }
-    return "attempt_ended", f"{event.task_id}: attempt {event.number} {end}", fields
+    why = f": {event.reason}" if event.reason else ""
+    return "attempt_ended", f"{event.task_id}: attempt {event.number} {end}{why}", fields
 
 
 def _task_ended(event: events.TaskEnded, is_play_money: bool) -> Line:

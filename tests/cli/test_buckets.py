@@ -12,7 +12,7 @@ from pipeline.app import context
 from pipeline.app.judge import JudgeSession
 from pipeline.store.marks import Marks
 from tests.cli.conftest import Imgpipe
-from tests.s3 import SECRET, ScriptedS3, s3
+from tests.s3 import SECRET, Answer, ScriptedS3, s3
 from tests.store.fakes import image
 
 __all__ = ["s3"]  # a fixture
@@ -139,6 +139,22 @@ def test_a_delivery_mirrors_into_a_bucket(imgpipe: Imgpipe, s3: ScriptedS3, made
     mark(imgpipe, "", "studio/m", "studio/j")
     assert imgpipe("export", made, "--json").json["counts"] == {"withdrawn": 1, "left": 1}
     assert images(s3, "shop/") == ["shop/.withdrawn/sku m #1.jpg", "shop/deliver.jsonl", "shop/sku j #1.jpg"]
+
+
+CONFLICT = Answer(409, "ConditionalRequestConflict")
+LOST = Answer(500, "InternalError", is_done=True)
+
+
+@pytest.mark.parametrize("lie", [CONFLICT, LOST], ids=["conflict", "lost"])
+def test_a_delivery_that_s3_answers_oddly_is_whole(imgpipe: Imgpipe, s3: ScriptedS3, made: Path, lie: Answer) -> None:
+    mark(imgpipe, "picked", "studio/m", "studio/j")
+    s3.tell("PUT", None, None, lie)  # behind the two that prove the bucket
+    told = imgpipe("export", made, "--json")
+    assert (told.exit, told.json["counts"]) == (0, {"added": 2}), told.err
+    made.write_text(made.read_text().replace("max_side: 200", "max_side: 100"))
+    s3.tell("PUT", None, None, lie)
+    told = imgpipe("export", made, "--json")
+    assert (told.exit, told.json["counts"]) == (0, {"replaced": 2}), told.err
 
 
 def test_a_rehearsed_delivery_writes_to_no_bucket(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:

@@ -61,7 +61,10 @@ def test_a_foreign_file_under_the_new_name_stops_that_image_only(imgpipe: Imgpip
 def test_an_accepted_change_is_remembered_and_never_bought(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.made()
     manifest.write_text(manifest.read_text().replace("provider: {", "provider: {model: gemini-3-pro-image, "))
-    assert imgpipe("plan", manifest, "--json").json["reasons"] == {"model changed": 2}
+    planned = imgpipe("plan", manifest, "--json").json
+    assert planned["reasons"] == {"model changed": 2}
+    (kept,) = (note for note in planned["notes"] if "images made before are replaced" in note)
+    assert kept.endswith(f"; to keep them instead: imgpipe run {manifest} --accept model")
     accepted = imgpipe("run", manifest, "--accept", "model", "--json")
     assert (accepted.exit, accepted.json["attempts"]) == (0, 0)
     assert imgpipe("plan", manifest, "--json").json["due"] == 0

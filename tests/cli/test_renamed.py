@@ -89,6 +89,14 @@ def _in_jobs(imgpipe: Imgpipe, place: str) -> Path:
     return path.rename(imgpipe.folder / "jobs" / "shop.yaml")
 
 
+def test_another_name_in_the_same_folder_is_told_which_name_has_the_images(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(extra="name: shop")
+    path.write_text(path.read_text().replace("name: shop", "name: store"))
+    ended = imgpipe("run", path)
+    assert ended.exit == 2
+    assert "if this is manifest shop by another name, write `name: shop`: it has the images" in ended.err
+
+
 @pytest.mark.parametrize("kind", ["text", "folder", "csv", "matrix"])
 def test_init_writes_the_name(imgpipe: Imgpipe, kind: str) -> None:
     assert imgpipe("init", "--example", kind, imgpipe.folder / "first.yaml").exit == 0

@@ -5,6 +5,7 @@ import re
 import sqlite3
 from hashlib import sha256
 from pathlib import Path
+from unicodedata import normalize
 
 import PIL.Image
 import pytest
@@ -109,6 +110,18 @@ def test_a_moved_output_folder_and_a_renamed_folder_and_job_buy_nothing(imgpipe:
     assert (ended.exit, ended.json["attempts"], ended.json["tasks"]["skipped"]) == (0, 0, 2)
     assert len(list((imgpipe.folder / "moved").glob("relit/**/*.*"))) == 2
     assert imgpipe("plan", path, "--json").json["reasons"] == {}
+
+
+def test_a_folder_packed_on_a_mac_buys_nothing_again(imgpipe: Imgpipe) -> None:
+    photo(imgpipe.folder / "in" / "café.png", "red")
+    path = imgpipe.made(FOLDER.format(glob="in/*.png").replace("Relight it", "'{{ file.stem }} at dusk'"))
+    (image,) = imgpipe.images()
+    (imgpipe.folder / "in" / "café.png").rename(imgpipe.folder / "in" / normalize("NFD", "café.png"))
+    ended = imgpipe("run", path, "--json")
+    assert (ended.exit, ended.json["attempts"]) == (0, 0)
+    assert imgpipe.images() == [image]
+    assert imgpipe("run", path, "--json").exit == 0
+    assert imgpipe("verify", path).exit == 0
 
 
 def test_metadata_that_are_sent_are_a_change(imgpipe: Imgpipe) -> None:

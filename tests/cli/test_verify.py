@@ -35,6 +35,29 @@ def test_json_has_every_kind_and_the_exit_code(imgpipe: Imgpipe) -> None:
     }  # fmt: skip
 
 
+def test_a_file_that_somebody_renamed_is_found_by_its_bytes(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    blue, red = imgpipe.images()
+    red.rename(red.with_name("final" + red.suffix))
+    (imgpipe.out / "mugs" / "mine.png").write_bytes(b"not ours")
+    ended = imgpipe("verify", manifest)
+    assert ended.exit == 3
+    assert f"missing: mugs/{red.name} (now mugs/final{red.suffix})\n" in ended.out
+    assert imgpipe("verify", manifest, "--json").json["missing"] == [f"mugs/{red.name}"]
+    assert blue.exists()
+
+
+def test_what_the_manifest_no_longer_has_may_be_removed_by_hand(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    blue, red = imgpipe.images()
+    manifest.write_text(manifest.read_text().replace("red: A red mug, ", ""))
+    red.unlink()
+    assert imgpipe("verify", manifest).exit == 0
+    blue.unlink()
+    ended = imgpipe("verify", manifest, "--json")
+    assert (ended.exit, ended.json["missing"]) == (3, [f"mugs/{blue.name}"])
+
+
 def test_a_retouched_image_of_another_kind_is_not_to_be_removed(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.made()
     imgpipe.images()[0].write_bytes(b"II*\0 a picture of a photo program")

@@ -210,6 +210,21 @@ def test_fingerprint_is_the_documented_one(desk):
     assert task.fingerprint == hashlib.sha256(canonical.encode()).hexdigest()
 
 
+@pytest.mark.parametrize("text", ["café", "Nguyễn", "ガラス", "한글 각"], ids=["latin", "two-marks", "kana", "hangul"])
+def test_letters_written_as_several_characters_are_the_same_request(desk, text):
+    apart = unicodedata.normalize("NFD", text)
+    (one,), (two,) = (desk.tasks(f"jobs: {{a: {{prompt: {each}, system: {each}}}}}\n") for each in (text, apart))
+    assert (one.prompt, two.prompt, one.former) == (text, apart, None)
+    assert (two.fingerprint, two.digests) == (one.fingerprint, one.digests)
+    assert two.former.fingerprint != one.fingerprint  # by which earlier versions have it in the ledger
+
+
+def test_characters_that_unicode_only_equates_are_another_request(desk):
+    one, two = (desk.tasks(f"jobs: {{a: {{prompt: {each}}}}}\n")[0] for each in ("\ufa19", "\u795e"))
+    assert unicodedata.normalize("NFC", "\ufa19") == "\u795e"
+    assert one.fingerprint != two.fingerprint
+
+
 def test_variants_have_fingerprints_of_their_own(desk):
     one, two = desk.tasks("jobs: {a: {prompt: p, variants: 2}}\n")
     assert one.fingerprint != two.fingerprint

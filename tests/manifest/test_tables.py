@@ -304,6 +304,17 @@ def test_line_ends_inside_cells_do_not_change_a_prompt(desk, end):
     assert made[0].fingerprint == made[1].fingerprint
 
 
+def test_texts_that_are_written_as_formulas_are_read_as_texts(desk):
+    desk.write("p.csv", 'id,title\n"=""00042""",24 ""\n="00043","=""a """"b"""""""\n44,= 2\n')
+    tasks = desk.tasks(job("csv: p.csv"))
+    assert [(task.row, task.prompt) for task in tasks] == [("00042", 'p 24 ""'), ("00043", 'p a "b"'), ("44", "p = 2")]
+    assert tasks[1].former == as_read(desk, ('="00043"', '="a ""b"""'))[0]
+    desk.write("p.csv", 'id,title,unused\n1,"=HYPERLINK(""https://x/1"",""mug"")",\n2,mug,=NOW()\n')
+    (problem,) = desk.problems(job("csv: p.csv"))
+    assert "a/1" in problem.what
+    assert "row.title is a formula, not its value" in problem.what
+
+
 def test_written_dialect_wins(desk):
     desk.write("p.csv", "id,a|title\nA1|Gläser\n".encode("cp437"))
     text = "jobs: {a: {each: {csv: p.csv, delimiter: '|', encoding: cp437, key: 'id,a'}, prompt: '{{ row.title }}'}}\n"
@@ -574,6 +585,17 @@ def test_the_first_sheet_is_the_first_that_a_person_sees(desk):
     assert expansion.notes == ("p.xlsx: the sheet Now is the first visible one; write `sheet:` if another is meant",)
     (problem,) = desk.problems(job("xlsx: p.xlsx, sheet: Later"))
     assert "there is no column 'id' in the sheet Later (others: Backup, Now)" in str(problem)
+
+
+def test_hidden_rows_of_a_workbook_are_told(desk):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    content = sheet(text_cells("id", "title"), text_cells("a", "red"), text_cells("b", "blue"))
+    *rows, last = content.replace("</sheetData>", '<row hidden="1"/></sheetData>').rpartition("<row>")[::2]
+    workbook(desk.folder / "p.xlsx", One=f'{rows[0]}<row r="3" hidden="1">{last}')
+    expansion = Expansion(desk.load(job("xlsx: p.xlsx")), digests=read_digest)
+    assert [task.row for task in expansion] == ["a", "b"]
+    (note,) = expansion.notes
+    assert note == "p.xlsx: 1 row of the sheet One is hidden and read all the same; `where:` leaves rows out"
 
 
 def test_a_workbook_that_takes_too_much_memory_is_told(desk):

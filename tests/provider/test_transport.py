@@ -445,6 +445,18 @@ async def test_odd_but_honest_answers_are_accepted(liar, make_client, task, pict
     assert isinstance(answer, Answer)
 
 
+@pytest.mark.parametrize("side", [16, 400], ids=["in-one-read", "large"])
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 2], ids=["", "after-102"])
+async def test_an_answer_longer_than_its_length_is_read_to_its_length(
+    liar, make_client, task, pictures, answer_body, side, before
+):
+    data = pictures.png(side, side)
+    liar.says(before + liar.http(200, answer_body(data)) + b"no HTTP")
+    async with make_client(liar.url) as client:
+        answers = [client.read(await client.send(task), task) for _ in range(2)]
+    assert all(isinstance(answer, Answer) and answer.image.data == data for answer in answers)
+
+
 @pytest.mark.parametrize(
     ("label", "pack"),
     [

@@ -191,6 +191,16 @@ def test_picks_outlive_the_page_and_become_a_file(sheet: Sheet, tmp_path: Path) 
     assert all(len(mark.sha256) == 64 and mark.at_ms for mark in marks.values())
 
 
+def test_a_browser_that_keeps_nothing_says_to_save_the_picks(sheet: Sheet) -> None:
+    sheet.press("Home", "p")
+    assert sheet.page.locator("#announce").is_hidden()
+    sheet.page.evaluate("void (Storage.prototype.setItem = () => { throw new Error('full'); })")
+    sheet.press("ArrowRight", "p")
+    assert sheet.text("#tally") == "2 picked, 0 rejected, 19 left"
+    assert "save the picks before it is closed" in sheet.text("#announced")
+    assert sheet.page.locator("#reload").is_hidden()
+
+
 def test_picks_are_saved_through_the_file_system_where_there_is_a_way(sheet: Sheet) -> None:
     sheet.page.evaluate(
         """window.showSaveFilePicker = async () => ({

@@ -11,7 +11,7 @@ from pipeline import buckets
 from pipeline.buckets import Bucket, BucketError, ObjectFacts, as_input_error, open_bucket, version_of
 from pipeline.errors import InputError, StorageError
 from pipeline.model import Artifact, BucketUrl, Fault, TaskState
-from pipeline.store.bucket_writer import CREATE_TRIES, create
+from pipeline.store.bucket_writer import create
 from pipeline.store.maintenance import superseded_images
 from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, s3
 from tests.store.conftest import Bench
@@ -47,7 +47,7 @@ def test_a_409_that_wrote_nothing_is_tried_again(bucket: Bucket, s3: ScriptedS3)
 
 
 def test_a_409_that_never_ends_is_an_error(bucket: Bucket, s3: ScriptedS3) -> None:
-    s3.tell("PUT", *[Answer(409, "ConditionalRequestConflict")] * CREATE_TRIES)
+    s3.tell("PUT", *[Answer(409, "ConditionalRequestConflict")] * buckets.PUT_TRIES)
     with pytest.raises(BucketError, match="shows no such object"):
         create(bucket, "a.png", b"image", "image/png", FACTS)
 
@@ -81,7 +81,7 @@ def test_a_service_that_ignores_the_condition_is_refused(bucket: Bucket, s3: Scr
 
 def test_a_good_service_is_proved_and_left_clean(bucket: Bucket, s3: ScriptedS3) -> None:
     bucket.prove()
-    assert (s3.objects, s3.requests) == ({}, ["PUT", "PUT", "DELETE"])
+    assert (s3.objects, s3.requests) == ({}, ["PUT", "PUT", "HEAD", "DELETE"])
 
 
 def test_a_listing_comes_in_pages(bucket: Bucket, s3: ScriptedS3) -> None:
@@ -155,9 +155,10 @@ def test_a_name_that_cannot_be_read_is_told(bucket: Bucket, s3: ScriptedS3) -> N
         (Answer(403, "AccessDenied"), InputError, "access is denied"),
         (Answer(403, "QuotaExceeded"), InputError, r"access is denied \(QuotaExceeded\)"),
         (Answer(403, "SignatureDoesNotMatch"), InputError, "the secret key is wrong"),
-        (Answer(403, "RequestTimeTooSkewed"), InputError, "the clock of this machine is wrong"),
+        (Answer(403, "RequestTimeTooSkewed"), InputError, r"the clock of this machine is wrong .*; set it \(NTP\)$"),
         (Answer(400, "ExpiredToken"), InputError, "the credentials have expired"),
-        (Answer(400, "AuthorizationHeaderMalformed"), InputError, "another region; set AWS_REGION"),
+        (Answer(400, "AuthorizationHeaderMalformed"), InputError, "another region; set AWS_REGION$"),
+        (Answer(400, "InvalidRequest"), InputError, "Object Lock set AWS_CHECKSUM_ALGORITHM=sha256$"),
         (Answer(301, "PermanentRedirect"), InputError, "another region"),
         (Answer(503, "SlowDown"), StorageError, "asks for fewer requests"),
         (Answer(500, "InternalError"), StorageError, "it answers 500"),

@@ -29,6 +29,12 @@ def test_an_attempt_that_brought_an_image_is_no_secret_of_debug_logs() -> None:
     assert (level(event), name, fields["seconds"]) == (logging.INFO, "attempt_ended", 3.142)
 
 
+@pytest.mark.parametrize("fault", [None, Fault.NO_IMAGE], ids=["H60-image", "no-image"])
+def test_an_attempts_line_says_what_was_noted_of_its_answer(fault: Fault | None) -> None:
+    text = line(replace(ENDED, fault=fault, reason="3 images came"), False)[1]
+    assert text.endswith(" after 3.1 s: 3 images came")
+
+
 def test_an_attempt_carries_the_promised_fields() -> None:
     name, _, fields = line(ENDED, False)
     assert (level(ENDED), name) == (logging.INFO, "attempt_ended")

@@ -8,6 +8,10 @@ function browserBackend() {
   const kept = () => {
     try { return fromPicks(JSON.parse(remembered(key) ?? "{}"), 0); } catch { return new Map(); /* not written by this page */ }
   };
+  const keep = () => {
+    const isKept = remember(key, toPicks(marks));
+    announce(isKept ? "" : "This browser keeps no marks of this page: save the picks before it is closed");
+  };
   return {
     start(onMarks) {
       takeMarks(kept());
@@ -16,12 +20,12 @@ function browserBackend() {
     write(changes) {
       takeMarks(kept());  // what another window wrote since
       for (const [index, patch] of changes) marks.set(cell("id", index), patched(index, patch));
-      remember(key, toPicks(marks));
+      keep();
     },
     merge(found) {
       takeMarks(kept());
       const changed = takeMarks(found);
-      remember(key, toPicks(marks));
+      keep();
       return changed;
     },
   };

@@ -69,6 +69,6 @@ const memory = new Map();
 function remembered(key) {
   try { return localStorage.getItem(key); } catch { return memory.get(key) ?? null; }
 }
-function remember(key, value) {
-  try { localStorage.setItem(key, value); } catch { memory.set(key, value); }
+function remember(key, value) {  // returns whether it outlives the page
+  try { localStorage.setItem(key, value); return true; } catch { memory.set(key, value); return false; }
 }
