@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -64,10 +65,20 @@ def begun_beside(reader: LedgerReader, plan: Plan) -> str | None:
     number = plan.states[TaskState.CONFLICT]
     if not number or reader.has_attempts or reader.doubt(BEGINNING) is not None:
         return None
-    return (
-        f"{count(number, 'file')} under the names of tasks existed before the ledger, without a recorded purchase"
-        " (`imgpipe rebuild FILE` records images)"
-    )
+    return f"{count(number, 'file')} under the names of tasks existed before the ledger, without a recorded purchase"
+
+
+def check_beginning(setup: Setup, reader: LedgerReader, plan: Plan) -> None:
+    """Refuse a folder with files of tasks and no request on record: what was paid and bought there is not known.
+
+    In a bucket they are conflicts, and a doubt is written down. Raises InputError.
+    """
+    if isinstance(setup.manifest.output_dir, Path) and begun_beside(reader, plan) is not None:
+        number = plan.states[TaskState.CONFLICT]
+        raise InputError(
+            f"files exist under the names of {count(number, 'task')}, and no purchase is on record; if a ledger was"
+            f" lost: imgpipe rebuild {setup.command}; else move the files, change `output`, or --exclude the tasks"
+        )
 
 
 def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:

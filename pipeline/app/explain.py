@@ -28,6 +28,7 @@ from pipeline.view.explain import Explanation, FileState, Request
 STATE: Final = ".pipeline"
 MOST_BYTES: Final = 64 * 2**20  # of a file whose record is looked for
 ADVICE: Final = "name the state directory it was made in: --state-dir DIR"
+DELIVERED: Final = "if a delivery converted it, deliver.jsonl in its folder names its task: imgpipe status FILE TASK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,10 @@ def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
             return replace(_tell(found, str(path), sha256, embedded), is_signed=signed)
     if embedded is not None:
         return replace(_embedded(str(path), sha256, embedded), is_signed=signed)
-    near = "above it" if isinstance(path, Path) else "of the working directory"
-    what = f"is in no ledger {near}" if sha256 is not None else f"does not exist, and is in no ledger {near}"
-    raise InputError(f"{what}, and it has no embedded record", instead=ADVICE, file=path)
+    near = "no ledger above it" if isinstance(path, Path) else "no ledger of the working directory"
+    where, advice = (near, ADVICE) if state_dir is None else (f"no record of {state_dir}", DELIVERED)
+    what = f"is in {where}" if sha256 is not None else f"does not exist, and is in {where}"
+    raise InputError(f"{what}, and it has no embedded record", instead=advice, file=path)
 
 
 def _look(path: Path | str) -> tuple[str | None, Mapping[str, Any] | None, bool]:

@@ -260,7 +260,7 @@ class Prunable:
     kind: PrunableKind
     location: str
     size_bytes: int
-    at: datetime  # when it was written
+    at: datetime  # when it was written; of a superseded image, when it was replaced
     task: str | None = None
 
 

@@ -6,7 +6,16 @@ Reads manifest, ledger and files; never locks, never sends, changes nothing.
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_holds, prices_of, void_holds, wallet_of
+from pipeline.app.consent import (
+    at_most,
+    begun_beside,
+    check_beginning,
+    describe_hold,
+    lasting_holds,
+    prices_of,
+    void_holds,
+    wallet_of,
+)
 from pipeline.app.context import Setup, of_host
 from pipeline.app.orphans import behind
 from pipeline.app.planning import Planned, make_plan, reading, rehearsed
@@ -36,6 +45,7 @@ def bill(setup: Setup) -> PlanBill:
     with reading(setup) as reader:
         planned = make_plan(setup, reader)
         plan = planned.plan
+        check_beginning(setup, reader, plan)
         left = wallet_of(setup, reader).left_microusd
         forecast = _forecast(setup, reader, plan.due)
         return PlanBill(

@@ -206,6 +206,7 @@ async def _plan_and_go(run: ActiveRun) -> events.RunSummary:
         if later:
             behind = [name for stage in later for name in stage]
             run.whole = merged(run.whole, (await plan_stage(run.setup, run.store, run.reader, jobs=behind)).plan)
+        consent.check_beginning(run.setup, run.reader, run.whole)
         if (reason := consent.begun_beside(run.reader, run.whole)) is not None:
             await run.store.write_doubt(reason)
             planned.warnings += consent.doubts(run.setup, run.reader)

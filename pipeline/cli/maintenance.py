@@ -244,7 +244,7 @@ def settle(
 
 
 @f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
-@f.switch("--superseded", help="Images that a newer one has replaced.")
+@f.switch("--superseded", help="Images that a newer one has replaced; their age counts from then.")
 @f.switch("--rejected", help="Answers without a usable image.")
 @f.switch("--orphans", help="Images of tasks that FILE no longer has.")
 @f.span("--older", default="30d", show_default=True, help="Only what is older.")

@@ -32,8 +32,8 @@ SOON_S = 0.001  # the least wait: a rounding error must not become a busy loop
 STRAY_GAP_S, STRAY_WAIT_S = 0.05, 1.0  # before a probe, and before the same task, after refusals by chance
 FAST_S, FAST_SHARE = 0.5, 0.25  # a 503 before that, or before this share of an answer's time, is a refusal
 RECENT, DOWN_AT = 20, 5
-UNREACHED_CAP_S = 5.0  # between probes while nobody was ever reached
 GIVE_UP_S, UNREACHED_S = 600.0, 60.0
+FIRST_CAP_S, FIRST_S = 5.0, 60.0  # between probes while no request was ever taken, and for how long: a usual window
 
 # A whole 200: the server did the work.
 SERVED = frozenset({None, Fault.REFUSED, Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK})
@@ -270,7 +270,8 @@ class Throttle:
             backoff.is_named = True
             backoff.extend(now + hint_s * (1 + SPREAD * self._random()), f"the server asked for {hint_s:.0f} s")
         if backoff.refused(ticket, now) and not hint_s:
-            cap_s = self._retry.wait_max_s if self._is_reached else min(self._retry.wait_max_s, UNREACHED_CAP_S)
+            is_first = not self._history.taken and now - self._first_at < FIRST_S
+            cap_s = min(FIRST_CAP_S if is_first else math.inf, self._retry.wait_max_s)
             gap_s = backoff.probe_gap_s(taken=self._history.period, cap_s=cap_s)
             at = now + gap_s * (1 + SPREAD * self._random())
             backoff.extend(at, "the server is throttling" if failure.fault in REFUSED else "the provider is down")

@@ -4,9 +4,9 @@
 [ ] in it also matches as it is written: `photos [2024]/*.jpg`. Suffixes match in any case: `*.jpg` takes `A.JPG`.
 
 One folder's names are in memory at a time, never the whole tree. Symlinks to folders are followed once each, so that
-loops end. Our own outputs, state and unfinished files are never inputs; hidden files, thumbnail folders and recycle
-bins are left out. No file is opened. In a bucket the same holds for the names of objects: what stands before a `/` in
-them is a folder.
+loops end. Our own outputs, state and unfinished files are never inputs, nor are those of other manifests below the
+base; hidden files, thumbnail folders and recycle bins are left out. No file is opened. In a bucket the same holds for
+the names of objects: what stands before a `/` in them is a folder.
 
 Not wcmatch (12.0): it folds the case of whole paths or of nothing, takes [2024] in a name for a choice only, and does
 not say in which folder and how deep a pattern can match, which the walk needs: most of this would stay around it.
@@ -227,6 +227,7 @@ def _fixed(text: str) -> str:
 
 Inode = tuple[int, int]
 _OF_THE_KERNEL = ("/proc", "/sys", "/dev")
+_MADE = (".pipeline/ledger.sqlite", "ledger.sqlite", ".imgpipe-report")  # in folders of images, of state, and reports
 # What NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits, views of a folder.
 _SYSTEM_NAMES = frozenset((
     "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin", "recycler",
@@ -248,11 +249,12 @@ def matching(glob: Glob, names: Iterable[tuple[str, int]], own: str | None) -> I
             yield name
 
 
-def walk(glob: Glob, own: Collection[Path]) -> Iterator[str | Problem]:
+def walk(glob: Glob, own: Collection[Path], left_out: Callable[[str], None]) -> Iterator[str | Problem]:
     """Yield the paths of matching files, relative to the base, sorted; a Problem for a folder that cannot be read.
 
-    `own`: directories that are not entered, unless the base lies in them. A Problem, and the end, for a tree of more
-    than `MAX_WALKED` names.
+    `own`: directories that are not entered, unless the base lies in them. `left_out` gets the relative path of each
+    folder below the base that holds what some other manifest made. A Problem, and the end, for a tree of more than
+    `MAX_WALKED` names.
     """
     real = os.path.realpath(glob.base)
     closed = {_inode(each) for each in (*map(str, own), *_OF_THE_KERNEL) if posixpath.commonpath([real, each]) != each}
@@ -277,6 +279,9 @@ def walk(glob: Glob, own: Collection[Path]) -> Iterator[str | Problem]:
         path = glob.location_of(entry[:-1])
         inode, is_link = _inode(path), os.path.islink(path)  # noqa: PTH114 - strings, as scandir gave them
         if inode is None or inode in closed or inode in chain or (is_link and inode in followed):
+            continue
+        if any(os.path.lexists(f"{path}/{name}") for name in _MADE):
+            left_out(entry[:-1])
             continue
         if is_link:
             followed.add(inode)

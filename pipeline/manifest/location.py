@@ -133,6 +133,12 @@ def _resolved(path: Path, is_simulated: bool) -> Path:
     return path.with_name(path.name + _SIMULATED) if is_simulated else path
 
 
+def with_rehearsal(path: Path) -> tuple[Path, Path]:
+    """Return a directory of a manifest and that of its rehearsals, whichever is given."""
+    real = str(path).removesuffix(_SIMULATED)
+    return Path(real), Path(real + _SIMULATED)
+
+
 def folder_of(path: Path) -> Path:
     """Return the manifest's folder, which everything it names is relative to."""
     return path.absolute().parent.resolve()

@@ -239,7 +239,7 @@ class NotifyKeys(Model):
         "https://example.com/ping/{{ vars.check }}",
     )
     prometheus: f.MetricsPath | None = optional(
-        "Text file for a node exporter, named *.prom.", "/var/lib/x/imgpipe.prom"
+        "Text file for a node exporter, named *.prom; another one for each manifest.", "/var/lib/x/imgpipe.prom"
     )
 
     def url(self, key: Literal["webhook", "ping"], variables: Mapping[str, str]) -> str | None:

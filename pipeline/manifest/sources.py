@@ -30,6 +30,7 @@ from pipeline.manifest.location import (
     reason,
     secret_reason,
     split_bucket,
+    with_rehearsal,
 )
 from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names
@@ -37,6 +38,7 @@ from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, Table, Where, printable
 from pipeline.model import BucketUrl, FormerReading, InputImage, is_object
 
+_TAKE_IT = "a pattern takes it that names the folder"
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
 _SEND_IT = 'write images: ["{{ file.path }}"] to have them changed'
 _LISTED = 100_000  # objects of which is remembered what a listing said: 35 MB
@@ -284,6 +286,7 @@ class Sources:
         self._upstream = upstream
         self._now = now
         self._inputs = files
+        self._made = ""  # the last folder that was left out, because some manifest made what it holds
 
     def rows(self, plan: JobPlan) -> Iterator[SourceRow | Problem]:
         """Yield the rows of one job, and what is wrong between them."""
@@ -342,6 +345,8 @@ class Sources:
             what = "no file matches"
             if bare is not None:
                 instead = f"{bare} is a folder, write {bare}/**/*.{{jpg,jpeg,png,webp}}"
+            elif self._made:
+                instead = f"{self._made} holds what imgpipe made: {_TAKE_IT}"
             elif any("[" in pattern for pattern in each.files):
                 instead = "check it ([ab] is one of these characters; a name that holds [ is written [[])"
         return self._problem(plan, each.kind, what, f"{instead}, or write `allow_empty: true`")
@@ -377,15 +382,20 @@ class Sources:
                 yield SourceRow(printable(inside + name), file=_names_of(path, inside + name), place=printable(path))
 
     def _walk(self, plan: JobPlan, each: Each, glob: Glob) -> Iterator[str | Problem]:
-        refused = secret_reason(f"{glob.base}/x")
+        refused, self._made = secret_reason(f"{glob.base}/x"), ""
         if refused is not None:
             yield self._problem(plan, "files", f"the folder is refused: {refused}", "name a folder of images")
         elif os.path.isdir(glob.base):  # noqa: PTH112 - a string, like every path of the walk
-            own = (self._manifest.output_dir, self._manifest.state_dir)
-            yield from walk(glob, [place for place in own if isinstance(place, Path)])
+            places = (self._manifest.output_dir, self._manifest.state_dir)
+            own = [each for place in places if isinstance(place, Path) for each in with_rehearsal(place)]
+            yield from walk(glob, own, lambda path: self._leave_out(posixpath.join(glob.written_base, path)))
         elif os.path.lexists(glob.base) or not each.allow_empty:
             what = f"there is no folder {posixpath.relpath(glob.base, str(self._folder))!r}"
             yield self._problem(plan, "files", what, "patterns are relative to the manifest")
+
+    def _leave_out(self, folder: str) -> None:
+        self._made = posixpath.normpath(folder)
+        self._note(f"{self._made} holds what imgpipe made, and is left out; {_TAKE_IT}")
 
     def _objects(self, plan: JobPlan, glob: Glob) -> Iterator[str | Problem]:
         """Yield the objects that match. Raises StorageError: the bucket cannot be reached."""

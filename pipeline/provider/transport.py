@@ -221,6 +221,9 @@ class Transport:
             words = f"an answer of more than {self._max_body_bytes} bytes; the rest was not read"
         if progress.chunks:
             words += f" (after {progress.size_bytes} bytes of the body)"
+        if self._proxy is not None and billed is Billed.NO and "proxy" not in words:
+            advice = "; most proxies are addressed as http://" if self._proxy.url.startswith("https") else ""
+            words += f" (through the proxy {self._proxy.url}{advice})"
         beginning = unpacked(b"".join(progress.chunks[:1]), _EVIDENCE_BYTES)[:_EVIDENCE_BYTES]
         return Failure(
             fault=fault,

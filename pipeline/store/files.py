@@ -81,6 +81,10 @@ class Disk:
         """Look at a name itself, not at what a link points to."""
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
+    def touch(self, name: str, *, dir_fd: int) -> None:
+        """Set the time of a file to now."""
+        os.utime(name, dir_fd=dir_fd, follow_symlinks=False)
+
     def allocate(self, fd: int, size_bytes: int) -> None:
         """Give an open file real blocks."""
         os.posix_fallocate(fd, 0, size_bytes)

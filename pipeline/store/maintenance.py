@@ -36,7 +36,7 @@ class Superseded:
     location: str  # a path of this machine, or the address of an object
     attempt: int  # that made it
     size_bytes: int
-    at: datetime  # when it was written
+    at: datetime  # when it was replaced
 
 
 def superseded_images(place: Path | BucketUrl, state_dir: Path, *, ledger_id: str | None) -> Iterator[Superseded]:

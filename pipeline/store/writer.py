@@ -33,7 +33,8 @@ SUPERSEDED_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `superseded_na
 def supersede(outputs: Tree, state: Tree, path: str, *, maker: int | None, name: str | None = None) -> str:
     """Move an image out of the way; return `superseded/<attempt>-<name>` (None: the name it has).
 
-    Durable there before it is removed here, so that no power loss takes both. Raises OSError.
+    Durable there before it is removed here, so that no power loss takes both. Its time becomes that of the move, from
+    which `prune` counts its age. Raises OSError.
     """
     with outputs.at(path) as (source, old_name), state.directory(FOLDER, create=True) as target:
         for new_name in superseded_names(name or old_name, maker):
@@ -45,6 +46,8 @@ def supersede(outputs: Tree, state: Tree, path: str, *, maker: int | None, name:
             break
         state.sync(target)
         outputs.disk.unlink(old_name, dir_fd=source)
+        with contextlib.suppress(OSError):  # a share may refuse it
+            state.disk.touch(new_name, dir_fd=target)
     return f"{FOLDER}/{new_name}"
 
 

@@ -125,6 +125,15 @@ def test_an_image_nobody_knows_says_what_to_name(imgpipe: Imgpipe) -> None:
     assert "--state-dir" in ended.err
 
 
+def test_a_state_dir_that_was_named_is_not_asked_for_again(imgpipe: Imgpipe) -> None:
+    imgpipe.made(JOBS)
+    stranger = imgpipe.folder / "stranger.png"
+    stranger.write_bytes(b"converted")
+    ended = imgpipe("explain", stranger, "--state-dir", imgpipe.state)
+    assert (ended.exit, "--state-dir" in ended.err) == (2, False)
+    assert "deliver.jsonl" in ended.err
+
+
 def test_a_state_dir_without_a_ledger_is_named(imgpipe: Imgpipe) -> None:
     ended = imgpipe("explain", "x.png", "--state-dir", imgpipe.folder)
     assert ended.exit == 2

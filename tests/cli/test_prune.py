@@ -55,6 +55,16 @@ def test_yes_removes_it_and_the_money_stays(imgpipe: Imgpipe, shop: Path) -> Non
     assert imgpipe("run", shop, "--json").json["attempts"] == 0
 
 
+def test_the_age_of_a_superseded_image_counts_from_when_it_was_replaced(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made()
+    for image in imgpipe.images():
+        os.utime(image, (1, 1))
+    path.write_text(path.read_text().replace("A red mug", "A scarlet mug"))
+    assert imgpipe("run", path, "--json").json["attempts"] == 1
+    assert imgpipe("prune", path, "--superseded", "--older", "30d", "--json").json["files"] == []
+    assert len(imgpipe("prune", path, "--superseded", "--older", "0s", "--json").json["files"]) == 1
+
+
 def test_an_orphan_that_was_edited_stays(imgpipe: Imgpipe, shop: Path) -> None:
     orphan = next(path for path in imgpipe.images() if path.stem == "b")
     orphan.write_bytes(orphan.read_bytes() + b"edited")

@@ -168,6 +168,19 @@ def test_one_probe_at_a_time_in_gaps_that_grow() -> None:
     assert gaps[-1] > 5
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_H07_until_a_request_is_taken_a_probe_asks_every_five_seconds_for_a_minute(status: int) -> None:
+    bench = Bench()
+    bench.end(bench.fill(), answered(status))
+    gaps = []
+    while sum(gaps) < 90:
+        gaps.append(bench.wait())
+        bench.end(bench.fill(), answered(status))
+    assert gaps[8] == pytest.approx(5.0)
+    assert sum(gaps[:9]) < 40
+    assert gaps[-1] > 5
+
+
 def test_probe_gaps_are_no_longer_than_the_wait_a_person_set() -> None:
     bench = Bench(retry=Retry(wait_initial_s=0.1, wait_max_s=0.4))
     bench.warm()

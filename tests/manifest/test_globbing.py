@@ -255,6 +255,33 @@ def test_our_own_files_are_never_inputs_i11(desk):
     assert [task.row for task in desk.tasks(text)] == ["a.png"]
 
 
+@pytest.mark.parametrize("mark", [".pipeline/ledger.sqlite", "ledger.sqlite", ".imgpipe-report"])
+def test_what_other_manifests_made_is_no_input_below_the_base_i11(desk, mark):
+    desk.write("photos/a.png")
+    desk.write("photos/night/x/b.png")
+    desk.write(f"photos/night/{mark}")
+    expansion = Expansion(desk.load("jobs: {a: {prompt: p, each: {files: '**/*.png'}}}\n"), digests=read_digest)
+    assert [task.row for task in expansion] == ["photos/a.png"]
+    (_, note) = expansion.notes
+    assert note.startswith("photos/night holds what imgpipe made, and is left out")
+    assert rows(desk, "files: 'photos/night/**/*.png'") == ["x/b.png"]
+    (problem,) = desk.problems("jobs: {a: {prompt: p, each: {files: 'photos/*/x/*.png'}}}\n")
+    assert "photos/night holds what imgpipe made" in problem.instead
+
+
+def test_what_a_rehearsal_made_is_no_input_i11(desk):
+    for name in (
+        "a.png",
+        "out/a/a.png",
+        "out-simulated/a/a.png",
+        "state/superseded/b.png",
+        "state-simulated/kept/b.png",
+    ):
+        desk.write(name)
+    text = "output_dir: out\nstate_dir: state\njobs: {a: {prompt: p, each: {files: '**/*.png'}}}\n"
+    assert [task.row for task in desk.tasks(text)] == ["a.png"]
+
+
 def test_output_among_the_inputs_is_refused_i11(desk):
     desk.write("photos/a.png")
     text = """\

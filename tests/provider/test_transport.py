@@ -668,8 +668,21 @@ async def test_what_a_proxy_refuses_was_not_sent(liar, make_client, task, answer
     assert liar.heads[0].startswith(b"CONNECT imgpipe-test.invalid:443 ")
     assert b"Proxy-Authorization: Basic dXNlcjpwYUBzcw==" in liar.heads[0]
     assert b"canary" not in b"".join(liar.heads)
+    assert "proxy" in result.reason
     assert "pa@ss" not in result.reason
     assert "pa%40ss" not in result.reason
+
+
+async def test_a_proxy_that_is_asked_for_tls_and_has_none_is_named(liar, make_client, task):
+    async def act(liar, reader, writer):
+        await reader.read(1)
+        writer.write(liar.http(400, b""))
+
+    liar.act = act
+    proxy = liar.url.replace("http:", "https:")
+    result = await through(proxy, make_client, task)
+    assert seen(result) == (Fault.ADDRESS, Billed.NO)
+    assert result.reason.endswith(f"(through the proxy {proxy}; most proxies are addressed as http://)")
 
 
 async def test_h71_a_refusing_proxy_is_unreachable(make_client, task, unused_tcp_port):
