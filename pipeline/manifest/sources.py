@@ -46,6 +46,13 @@ _FEW = 32  # objects of one folder that are asked for one by one; then the folde
 
 # PNG, JPEG, GIF, BMP, TIFF; HEIC and AVIF have `ftyp`, WebP its name further in.
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_FILMS = (b"qt ", b"mp4", b"M4V", b"iso", b"3gp")  # brands: telephones keep a film beside each photograph
+
+
+def begins_as_image(start: bytes) -> bool:
+    """Return whether the first bytes of a file are those of an image, also of a kind that may be converted."""
+    is_media = start[4:8] == b"ftyp" and start[8:11] not in _FILMS
+    return start.startswith(_MAGIC) or is_media or start[8:12] == b"WEBP"
 
 
 def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - others remember
@@ -147,11 +154,13 @@ class InputFiles:
         else:
             with open_regular(location) as stream:
                 start = stream.read(12)
-        return start.startswith(_MAGIC) or start[4:8] == b"ftyp" or start[8:12] == b"WEBP"
+        return begins_as_image(start)
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():
-            raise BadValue("the path of an input image is empty", "fill the cell, or remove the row")
+            raise BadValue(
+                "the path of an input image is empty", "fill the cell, or leave such rows out: skip_broken: true"
+            )
         if is_object(rendered):
             return self._look_at_object(rendered)
         if "://" in rendered or rendered.startswith("data:"):
