@@ -26,9 +26,10 @@ from pipeline.app.orphans import NEAR, Orphans, Renames, bought_beside, check_fo
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
+from pipeline.manifest.inputs import InputDigests, begins_as_image, read_digest
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import open_regular
-from pipeline.manifest.sources import InputDigests, UpstreamImage, begins_as_image, read_digest
+from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
 from pipeline.model import Artifact, BucketUrl, InputImage, Task, TaskState, is_object
 from pipeline.plan.decide import Files, FileView, Objects
