@@ -22,7 +22,7 @@ from pipeline.model import Task
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, known_keys, other_key
+from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, key_doubt, known_keys
 from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings
 
 
@@ -173,7 +173,7 @@ class Setup:
         if not self.is_play_money:
             folder = manifest.output_dir if isinstance(manifest.output_dir, Path) else manifest.state_dir
             exposures = [of_host(self.provider), key_exposure(manifest.path.parent), folder_exposure(folder)]
-            exposures.append(other_key(self.provider, environ=os.environ, dotenv_dir=manifest.path.parent))
+            exposures.append(key_doubt(self.provider, environ=os.environ, dotenv_dir=manifest.path.parent))
         return [*self.retired(models), *(text for text in exposures if text is not None)]
 
     @property

@@ -37,7 +37,7 @@ from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import check_address, find_key, find_proxy, other_key
+from pipeline.provider.credentials import check_address, find_key, find_proxy, key_doubt
 from pipeline.settings import SPARE_FILES, Kind, Limits, ProviderSettings
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
@@ -214,7 +214,7 @@ def _key(setup: Setup | None) -> Check:
         if setup is not None:
             setup.key()
         else:
-            find_key(ProviderSettings(), environ=os.environ, dotenv_dir=Path.cwd())
+            find_key(ProviderSettings(), environ=os.environ, dotenv_dir=Path())
     except InputError as error:
         if setup is None:
             return _warn("key", str(error), "a rehearsal needs none: imgpipe run FILE --simulate")
@@ -222,7 +222,7 @@ def _key(setup: Setup | None) -> Check:
     if setup is not None and setup.is_play_money:
         return _ok("key", "none is needed")
     folder = Path.cwd() if setup is None else setup.manifest.path.parent
-    other = other_key(ProviderSettings() if setup is None else setup.provider, environ=os.environ, dotenv_dir=folder)
+    other = key_doubt(ProviderSettings() if setup is None else setup.provider, environ=os.environ, dotenv_dir=folder)
     told = [text for text in (context.key_exposure(folder), other) if text is not None]
     return _warn("key", "present", "; ".join(told)) if told else _ok("key", "present")
 

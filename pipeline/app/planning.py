@@ -9,10 +9,11 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -21,12 +22,14 @@ import msgspec
 
 from pipeline.app.consent import doubts, jobs_behind, prices_of
 from pipeline.app.context import Flags, Setup
-from pipeline.app.orphans import NEAR, Orphans, Renames, check_folder, check_name
+from pipeline.app.orphans import NEAR, Orphans, Renames, bought_beside, check_folder, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
+from pipeline.manifest.inputs import InputDigests, begins_as_image, read_digest
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.sources import InputDigests, UpstreamImage, read_digest
+from pipeline.manifest.location import open_regular
+from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
 from pipeline.model import Artifact, BucketUrl, InputImage, Task, TaskState, is_object
 from pipeline.plan.decide import Files, FileView, Objects
@@ -71,7 +74,6 @@ def _upstream(task: Task, path: str, image: InputImage | None = None) -> Upstrea
 
 
 MOST_PIXELS_BYTES: Final = 64 << 20  # of an input file that is read whole to find its pixels
-HEIC: Final = (".heic", ".heif", ".hif")
 PRESENT: Final = frozenset({FileComparison.SAME, FileComparison.TOUCHED})
 
 
@@ -252,34 +254,28 @@ def make_plan(
 
     `files` None: the output directory as it is now.
     """
-    first = setup.manifest.stages[0]
-    is_first = jobs is None or first[0] in jobs
+    is_first = jobs is None or setup.manifest.stages[0][0] in jobs
     if is_first and len(setup.manifest.stages) > 1:
         _check_chain(setup, reader, is_cancelled)
     digests, orphans = DigestMemory(reader), Orphans(setup.manifest, reader)
     ended = orphans.ended
     stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled, files=files)
-    matched, unreadable = set[str](), dict[str, str]()
+    matched, headers = set[str](), _Headers()
     selected = setup.flags.selection.apply(orphans.watch(stream), matched=matched)
-    rows, quote = _without_decoder(selected, unreadable), prices_of(setup, reader).quote
+    rows, quote = headers.watch(selected), prices_of(setup, reader).quote
     plan = tally(rows, quote=quote, problem=setup.problem, spool=spool, free=free)
     if is_first:
-        _check_ids(
-            setup, reader, [each for each in setup.flags.selection.ids_of(first) if each not in matched], orphans
-        )
+        _check_ids(setup, reader, matched, orphans)
     check_name(setup, reader, orphans.asked)
     check_folder(setup, reader, orphans.asked)
     _check_plan(setup, plan)
     said = [text for expansion in ended for text in expansion.notes]
     if jobs is None and (unmatched := _unmatched_patterns(setup.flags, matched)) and plan.total:
         said = unmatched + said
-    planned = Planned(
-        plan=plan,
-        behind=jobs_behind(setup, plan),
-        digests=digests.learned,
-        warnings=[*doubts(setup, reader), *setup.warnings(plan.models), *_heic(unreadable)] if plan.due else [],
-        said=said,
-    )
+    warnings = [*doubts(setup, reader), *setup.warnings(plan.models), *headers.warnings()] if plan.due else []
+    warnings += bought_beside(setup, reader, orphans.asked)
+    behind, learned = jobs_behind(setup, plan), digests.learned
+    planned = Planned(plan=plan, behind=behind, digests=learned, warnings=warnings, said=said)
     if jobs is None:
         planned.orphans = orphans.counted()
         planned.notes += [] if plan.total else _unmatched(setup, [task_id for task_id, _ in orphans.asked])
@@ -287,30 +283,55 @@ def make_plan(
     return planned
 
 
-def _without_decoder(rows: Iterable[PlanRow], found: dict[str, str]) -> Iterator[PlanRow]:
-    """Pass every row on; note the inputs of due ones that the extra `heic` would have to read: digest -> name."""
-    has_decoder = find_spec("pillow_heif") is not None
-    for row in rows:
-        if not has_decoder and row.verdict.reason is not None and not row.task.keep_metadata:
-            for image in row.task.images:
-                if image.path.lower().endswith(HEIC) and image.sha256 not in found and _is_heic(image.path):
-                    found[image.sha256] = os.path.basename(image.path)  # noqa: PTH119 - names that are not UTF-8 stay
-        yield row
+class _Headers:
+    """Looks at the first bytes of the input files of due tasks; what cannot be sent is said before anything is."""
+
+    def __init__(self) -> None:
+        self._start = lru_cache(1000)(_start_of)
+        self._has_decoder = find_spec("pillow_heif") is not None
+        self._heic: dict[str, str] = {}  # digest -> name: those that the extra `heic` would have to read
+        self._no_image: dict[str, str] = {}  # digest -> name and task
+
+    def watch(self, rows: Iterable[PlanRow]) -> Iterator[PlanRow]:
+        """Pass every row on."""
+        for row in rows:
+            if row.verdict.reason is not None:
+                for image in row.task.images:
+                    if not is_object(image.path):
+                        self._look(row.task, image)
+            yield row
+
+    def _look(self, task: Task, image: InputImage) -> None:
+        start, name = self._start(image.path), os.path.basename(image.path)  # noqa: PTH119 - names may not be UTF-8
+        if start is None:
+            return  # its task says why
+        if not begins_as_image(start):
+            self._no_image.setdefault(image.sha256, f"{name} of {task.id}")
+        elif not self._has_decoder and not task.keep_metadata and _is_heic(start):
+            self._heic.setdefault(image.sha256, name)
+
+    def warnings(self) -> Iterator[str]:
+        """Say what cannot be sent, and why."""
+        if found := self._no_image:
+            what = "is no image" if len(found) == 1 else "are no images"
+            what = f"{count(len(found), 'input file')} (such as {next(iter(found.values()))}) {what}"
+            yield f"{what}: nothing is sent and the task fails; fix it, or leave such rows out: `skip_broken: true`"
+        if found := self._heic:
+            verb = "needs" if len(found) == 1 else "need"
+            what = f"{count(len(found), 'input image')} (such as {next(iter(found.values()))}) {verb} the HEIC decoder"
+            yield f"{what}, which is not installed, and will stay pending: pip install 'imgpipe[heic]'"
 
 
-def _is_heic(path: str) -> bool:
-    from pipeline.imaging.formats import sniff  # only where a name looks like it
-
-    with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123 - as above
-        return sniff(file.read(256))[0] in ("image/heic", "image/heif")
-    return False
+def _start_of(path: str) -> bytes | None:
+    with suppress(OSError), open_regular(path) as file:
+        return file.read(256)
+    return None
 
 
-def _heic(found: Mapping[str, str]) -> Iterator[str]:
-    if found:
-        verb = "needs" if len(found) == 1 else "need"
-        what = f"{count(len(found), 'input image')} (such as {next(iter(found.values()))}) {verb} the HEIC decoder"
-        yield f"{what}, which is not installed, and will stay pending: pip install 'imgpipe[heic]'"
+def _is_heic(start: bytes) -> bool:
+    from pipeline.imaging.formats import sniff  # only where no decoder is installed
+
+    return sniff(start)[0] in ("image/heic", "image/heif")
 
 
 def _unmatched_patterns(flags: Flags, matched: Collection[str]) -> list[str]:
@@ -324,9 +345,10 @@ def _unmatched_patterns(flags: Flags, matched: Collection[str]) -> list[str]:
     return unmatched
 
 
-def _check_ids(setup: Setup, reader: LedgerReader, unmatched: Sequence[str], orphans: Orphans) -> None:
+def _check_ids(setup: Setup, reader: LedgerReader, matched: Collection[str], orphans: Orphans) -> None:
     """Refuse ids that neither manifest nor ledger has, in jobs of which every row was seen: they are misspelt."""
-    wrong = [each for each in unmatched if each.partition("/")[0] not in orphans.unsure and reader.known(each) is None]
+    seen = set(setup.manifest.stages[0]) - orphans.unsure
+    wrong = [each for each in setup.flags.selection.ids_of(seen) if each not in matched and reader.known(each) is None]
     if wrong:
         ids = [task_id for task_id, _ in orphans.asked]
         raise InputError(*(no_task(each, ids, setup.command) for each in wrong))

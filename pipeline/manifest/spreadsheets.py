@@ -18,6 +18,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -334,21 +335,35 @@ def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, str])
     if kind == b"e" or (kind == b"n" and value is None and _FORMULA.search(content)):
         return Valueless("a formula without a value")
     if kind == b"n" and value is not None and named.get(b"s") in formats:
-        return formats[named[b"s"]].format(float(html.unescape(value[1].decode("ascii", "replace"))))
+        number = float(html.unescape(value[1].decode("ascii", "replace")))
+        with localcontext(rounding=ROUND_HALF_UP):
+            return formats[named[b"s"]].format(Decimal(f"{number:.15g}"))
     return None
 
 
+_DECORATION = re.compile(r"""\[\$[^\]]*\]|"[^"]*"|[\\_*].|[\s$€£¥]""")  # of a number format: currencies, texts, padding
+_CODE = re.compile(r"(?:#,##|#)?(0+)(?:\.(0+))?(%)?")
+# ECMA-376, part 1, 18.8.30
+_BUILT_IN = {b"1": "0", b"2": "0.00", b"3": "#,##0", b"4": "#,##0.00", b"9": "0%", b"10": "0.00%", b"44": "#,##0.00"}
+
+
 def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, str]:
-    """Return the styles of an xlsx workbook that write zeros before a number, or a percentage: index -> format."""
+    """Return the styles of an xlsx workbook that give a number zeros, decimals or a percent sign: index -> format.
+
+    Currencies and the signs between thousands are left out: what they are depends on who looks.
+    """
     styles = archive.read("xl/styles.xml") if "xl/styles.xml" in archive.namelist() else b""
-    formats = {b"9": "{:.0%}", b"10": "{:.2%}"}  # ECMA-376, part 1, 18.8.30
+    codes = dict(_BUILT_IN)
     for tag in re.findall(rb"<(?:\w+:)?numFmt\b[^>]*>", styles):
         named = dict(_ATTRIBUTES.findall(tag))
-        code = re.fullmatch(rb"(0+)(?:\.(0+))?(%)?", named.get(b"formatCode", b""))
-        if code is not None and code[3]:
-            formats[named.get(b"numFmtId", b"")] = f"{{:.{len(code[2] or b'')}%}}"
-        elif code is not None and len(code[1]) > 1 and not code[2]:
-            formats[named.get(b"numFmtId", b"")] = f"{{:0{len(code[1])}.0f}}"
+        codes[named.get(b"numFmtId", b"")] = html.unescape(named.get(b"formatCode", b"").decode("utf-8", "replace"))
+    formats = {}
+    for number, code in codes.items():
+        found = _CODE.fullmatch(_DECORATION.sub("", code.partition(";")[0]))
+        if found is not None:
+            zeros, decimals = len(found[1]), len(found[2] or "")
+            width = f"0{zeros + decimals + bool(decimals)}" if zeros > 1 and not found[3] else ""
+            formats[number] = f"{{:{width}.{decimals}{found[3] or 'f'}}}"
     cells = styles.partition(b"cellXfs")[2].partition(b"cellXfs")[0]
     used = [dict(_ATTRIBUTES.findall(tag)).get(b"numFmtId") for tag in re.findall(rb"<(?:\w+:)?xf\b[^>]*>", cells)]
     return {b"%d" % index: formats[number] for index, number in enumerate(used) if number in formats}

@@ -20,6 +20,7 @@ from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
 SIMULATOR_KEY = "simulator"
 _SPACE = "\ufeff \t\r\n\v\f\u00a0"
 _QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u201e\u201c")
+_FOREIGN: Final = {Kind.COMETAPI: ("AIza", Kind.GOOGLE), Kind.GOOGLE: ("sk-", Kind.COMETAPI)}  # how others' keys begin
 _SHORTEST = 8  # characters of a key of ours that is looked for in texts
 _SHORTEST_OTHER = 16
 
@@ -37,7 +38,7 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
     if found is None and settings.kind is Kind.SIMULATOR:
         return SIMULATOR_KEY
     if found is None:
-        file = f"{path}, which has no such line" if path.is_file() else f"a file {path} (no other .env is read)"
+        file = f"{path}, which has no such line" if path.is_file() else f"a file .env beside the manifest ({path})"
         set_it = f"export it, or write the line {names[0]}=YOUR-KEY to {file}"
         raise InputError(f"no API key: {' or '.join(names)} is not set; {set_it}")
     name, key = found
@@ -62,8 +63,11 @@ def known_keys(*, environ: Mapping[str, str], dotenv_dir: Path) -> tuple[str, ..
     return tuple(dict.fromkeys(found))
 
 
-def other_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str | None:
-    """Say which key `find_key` returns and where another one is, of another account perhaps; None: there is one."""
+def key_doubt(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str | None:
+    """Say that the key of `find_key` looks like another kind's, or where another key is, of another account perhaps.
+
+    None: there is one, and it may be right.
+    """
     path = dotenv_dir / ".env"
     places = (("the environment", environ), (str(path), _dotenv_or_nothing(path)))
     found = [
@@ -72,6 +76,10 @@ def other_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_
         for name in _names(settings)
         if (key := _unquoted(values.get(name) or ""))
     ]
+    beginning, kind = _FOREIGN.get(settings.kind, (None, ""))
+    is_own = settings.base_url in (None, OWN_ADDRESS[settings.kind])
+    if found and is_own and beginning is not None and bare(found[0][1]).startswith(beginning):
+        return f"{found[0][0]} begins with {beginning}, as keys for `kind: {kind}` do; this is `kind: {settings.kind}`"
     other = next((place for place, key in found if key != found[0][1]), None)
     return None if other is None else f"two API keys are set: {found[0][0]} is used, {other} is not"
 

@@ -259,7 +259,7 @@ def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first:
     """
     if 300 <= status < 400 or status == 407:
         return Fault.ADDRESS, Billed.NO
-    if status in (408, 504, 524):
+    if status in (408, 504, 524) or (status, error.status) == (499, "CANCELLED"):  # Google's own, under load
         return Fault.SILENCE, Billed.MAYBE
     if (fault := _account_fault(status, error, is_first=is_first)) is not None:
         return fault, Billed.NO

@@ -43,6 +43,18 @@ def test_a_missing_extra_is_told_by_plan_and_its_tasks_are_pending_until_it_is_t
     assert imgpipe("run", manifest, "--json").json["tasks"]["done"] == 2
 
 
+@pytest.mark.parametrize("content", [b"hello", b"<svg/>", b"%PDF-1.7"], ids=["text", "I06-svg", "I06-pdf"])
+def test_plan_names_an_input_that_is_no_image_and_its_task_fails_unsent(imgpipe: Imgpipe, content: bytes) -> None:
+    photo(imgpipe.folder, "a.png")
+    (imgpipe.folder / "photos" / "b.png").write_bytes(content)
+    manifest = imgpipe.manifest(JOBS)
+    says = "1 input file (such as b.png of looks/b.png) is no image"
+    assert says in imgpipe("plan", manifest).out
+    ended = imgpipe("run", manifest, "--json")
+    assert (ended.exit, ended.json["tasks"]["failed"], ended.json["images"]) == (3, 1, 1)
+    assert says in ended.err
+
+
 def test_a_picture_that_takes_too_much_here_is_pending(imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch) -> None:
     photo(imgpipe.folder, "a.tiff")
     manifest = imgpipe.manifest(JOBS)

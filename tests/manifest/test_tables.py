@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.model import FormerReading
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
@@ -568,11 +568,34 @@ def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
         book.writestr("xl/styles.xml", STYLES)
     tasks = desk.tasks(job("xlsx: p.xlsx"))
     assert [(task.row, task.prompt) for task in tasks] == [
-        ("00042", "p 25%"), ("00043", "p 12.5%"), ("123456", "p 1.5"), ("7", "p 25"),
+        ("00042", "p 25%"), ("00043", "p 12.5%"), ("123456", "p 1.50"), ("7", "p 25"),
     ]  # fmt: skip
-    assert [task.former for task in tasks] == [*as_read(desk, ("42", "0.25"), ("43", "0.125")), None, None]
+    formers = as_read(desk, ("42", "0.25"), ("43", "0.125"), ("123456", "1.5"))
+    assert [task.former for task in tasks] == [*formers, None]
     for wanted in ("0.25", "25%"):
         assert desk.tasks(job(f"xlsx: p.xlsx, where: {{title: {wanted}}}"))[0] == tasks[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "stored", "shown"),
+    [
+        ("#,##0.00", "1234.5", "1234.50"),
+        ("_-* #,##0.00\\ &quot;€&quot;_-;-* #,##0.00\\ &quot;€&quot;_-;_-* &quot;-&quot;??_-", "23.7881", "23.79"),
+        ("[$€-407]\\ 0.00", "2.675", "2.68"),
+        ("0", "19.99", "20"),
+        ("000.0", "1.25", "001.3"),
+        ("0.00E+00", "1234.5", "1234.5"),
+        ("# ?/?", "0.5", "0.5"),
+        ("General", "1.25", "1.25"),
+    ],
+)
+def test_prices_of_a_workbook_have_the_decimals_that_it_shows(desk, code, stored, shown):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    row = f'{text_cells("a")}<c r="B2" s="1"><v>{stored}</v></c>'
+    workbook(desk.folder / "p.xlsx", One=sheet(text_cells("id", "title"), row))
+    with zipfile.ZipFile(desk.folder / "p.xlsx", "a") as book:
+        book.writestr("xl/styles.xml", STYLES.replace('"00000"', f'"{code}"'))
+    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == [f"p {shown}"]
 
 
 def test_the_first_sheet_is_the_first_that_a_person_sees(desk):

@@ -63,6 +63,7 @@ TABLE = [
     ("H19", 400, google(400, "INVALID_ARGUMENT"), Fault.BAD_REQUEST, NO),
     *((f"H20-{s}", s, b"", Fault.BAD_REQUEST, NO) for s in (413, 415, 422)),
     *((f"H21-{s}", s, b"", Fault.BAD_REQUEST, NO) for s in (405, 418, 451, 499)),
+    ("H06-cancelled", 499, google(499, "CANCELLED", "The operation was cancelled."), Fault.SILENCE, MAYBE),
     *((f"H21-{s}", s, b"", Fault.OTHER, MAYBE) for s in (101, 501, 505, 599, 999, 600)),
     *((f"H22-{s}", s, b"", Fault.ADDRESS, NO) for s in (300, 301, 302, 303, 304, 307, 308)),
     ("H46-403", 403, PAGE, Fault.FORBIDDEN, NO),

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.provider.credentials import find_key, headers, known_keys, other_key
+from pipeline.provider.credentials import find_key, headers, key_doubt, known_keys
 from pipeline.settings import Kind, ProviderSettings
 
 
@@ -111,7 +111,7 @@ def test_dotenv_that_is_a_link_to_another_secret_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "advice"),
-    [(None, "/.env (no other .env is read)"), ("sk-1\nAPI_KEY=sk-2\n", "/.env, which has no such line")],
+    [(None, "a file .env beside the manifest ({}/.env)"), ("sk-1\nAPI_KEY=sk-2\n", "/.env, which has no such line")],
     ids=["no-file", "no-line"],
 )
 def test_a_missing_key_says_where_to_write_it(tmp_path, text, advice):
@@ -120,7 +120,7 @@ def test_a_missing_key_says_where_to_write_it(tmp_path, text, advice):
     with pytest.raises(InputError, match="COMETAPI_KEY is not set; export it") as error:
         found(tmp_path, {})
     assert "write the line COMETAPI_KEY=YOUR-KEY to " in str(error.value)
-    assert str(error.value).endswith(advice)
+    assert str(error.value).endswith(advice.format(tmp_path))
     assert "sk-" not in str(error.value)
 
 
@@ -145,8 +145,24 @@ def test_a_missing_key_says_where_to_write_it(tmp_path, text, advice):
 )
 def test_a_second_key_that_is_not_used_is_named_without_showing_either(tmp_path, kind, environ, told):
     (tmp_path / ".env").write_text("COMETAPI_KEY=sk-new\n")
-    said = other_key(ProviderSettings(kind=kind), environ=environ, dotenv_dir=tmp_path)
+    said = key_doubt(ProviderSettings(kind=kind), environ=environ, dotenv_dir=tmp_path)
     assert said == (None if told is None else f"two API keys are set: {told.format(tmp_path / '.env')}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "is_told"),
+    [
+        (ProviderSettings(kind=Kind.COMETAPI), "AIzaSy-1", True),
+        (ProviderSettings(kind=Kind.COMETAPI), "Bearer AIzaSy-1", True),
+        (ProviderSettings(kind=Kind.COMETAPI), "sk-1", False),
+        (ProviderSettings(kind=Kind.COMETAPI, base_url="https://gateway.example"), "AIzaSy-1", False),
+        (ProviderSettings(kind=Kind.GOOGLE, api_key_env="COMETAPI_KEY"), "sk-1", True),
+    ],
+)
+def test_a_key_that_looks_like_another_kinds_is_told_without_showing_it(tmp_path, settings, key, is_told):
+    said = key_doubt(settings, environ={"COMETAPI_KEY": key}, dotenv_dir=tmp_path)
+    assert (said is not None) is is_told
+    assert said is None or ("COMETAPI_KEY in the environment begins with" in said and key not in said)
 
 
 def test_known_keys_are_those_of_every_kind_and_beside_the_manifest(tmp_path):
