@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
+from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import load
 from pipeline.manifest.outputs import output_name
 from pipeline.manifest.problems import BadValue
-from pipeline.manifest.sources import read_digest
 from pipeline.text import name_key
 
 
