@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import UpstreamImage, read_digest
+from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.sources import UpstreamImage
 from pipeline.model import Aspect, Digests, FormerReading
 
 

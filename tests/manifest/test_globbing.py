@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.globbing import compile_globs
-from pipeline.manifest.sources import read_digest
+from pipeline.manifest.inputs import read_digest
 
 
 def rows(desk, each: str, rest: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.model import FormerReading
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
