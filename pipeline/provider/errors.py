@@ -166,7 +166,7 @@ _REQUEST_ID = re.compile(r"request[ _-]id:?\s*([\w.-]{8,80})", re.IGNORECASE)
 _REQUEST_ID_HEADERS = ("x-oneapi-request-id", "x-request-id", "request-id", "x-goog-request-id", "cf-ray")
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,300})", re.IGNORECASE)
 _INVALID = ("invalid_request", "invalid_request_error", "convert_request_failed")
-_NAMES = {  # Google's names, gateways' codes and types, of errors inside a 200 (heartbeats fix it: Wei-Shaw/sub2api#4777)
+_NAMES = {  # of errors inside a 200, which relays send to keep a connection alive (Wei-Shaw/sub2api#4777)
     400: ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE", *_INVALID),
     401: ("UNAUTHENTICATED", "authentication_error"),
     403: ("PERMISSION_DENIED", "permission_error", "insufficient_user_quota", "pre_consume_token_quota_failed"),
