@@ -207,6 +207,18 @@ def check_folder(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, 
             )
 
 
+def bought_beside(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Say which folder beside the output directory has the images, as somebody renamed it or edited `output_dir`."""
+    manifest, place = setup.manifest, setup.manifest.output_dir
+    if not asked or reader.jobs() or not isinstance(place, Path):
+        return
+    for state_dir in _neighbours(place):
+        known = _known_in(state_dir, setup, asked[:COMPARED])[manifest.name]
+        if known and 2 * known >= min(COMPARED, len(asked)):
+            what = f"{state_dir.parent} has the images of this manifest, and they are bought again for {place}"
+            yield f"{what}; to continue with them, name one of the two folders like the other"
+
+
 def _earlier_places(manifest: Manifest, here: Path, above: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield the directories that the manifest would have in folders above its own: as written, and by default."""
     assert isinstance(manifest.output_dir, Path)

@@ -22,7 +22,7 @@ import msgspec
 
 from pipeline.app.consent import doubts, jobs_behind, prices_of
 from pipeline.app.context import Flags, Setup
-from pipeline.app.orphans import NEAR, Orphans, Renames, check_folder, check_name
+from pipeline.app.orphans import NEAR, Orphans, Renames, bought_beside, check_folder, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
@@ -273,6 +273,7 @@ def make_plan(
     if jobs is None and (unmatched := _unmatched_patterns(setup.flags, matched)) and plan.total:
         said = unmatched + said
     warnings = [*doubts(setup, reader), *setup.warnings(plan.models), *headers.warnings()] if plan.due else []
+    warnings += bought_beside(setup, reader, orphans.asked)
     behind, learned = jobs_behind(setup, plan), digests.learned
     planned = Planned(plan=plan, behind=behind, digests=learned, warnings=warnings, said=said)
     if jobs is None:

@@ -264,8 +264,8 @@ def walk(glob: Glob, own: Collection[Path], left_out: Callable[[str], None]) -> 
     """Yield the paths of matching files, relative to the base, sorted; a Problem for a folder that cannot be read.
 
     `own`: directories that are not entered, unless the base lies in them. `left_out` gets the relative path of each
-    folder that no pattern names and that holds what some other manifest made. A Problem, and the end, for a tree of more than
-    `MAX_WALKED` names.
+    folder that no pattern names and that holds what some other manifest made. A Problem, and the end, for a tree of
+    more than `MAX_WALKED` names.
     """
     real = os.path.realpath(glob.base)
     closed = {_inode(each) for each in (*map(str, own), *_OF_THE_KERNEL) if posixpath.commonpath([real, each]) != each}

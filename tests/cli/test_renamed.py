@@ -97,6 +97,16 @@ def test_another_name_in_the_same_folder_is_told_which_name_has_the_images(imgpi
     assert "if this is manifest shop by another name, write `name: shop`: it has the images" in ended.err
 
 
+def test_a_folder_of_images_that_was_renamed_is_named_before_all_is_bought_again(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(extra="name: shop")
+    said = f"{imgpipe.folder / 'out-2026'} has the images of this manifest"
+    assert said not in imgpipe("plan", path).out
+    imgpipe.out.rename(imgpipe.folder / "out-2026")
+    assert any(note.startswith(said) for note in imgpipe("plan", path, "--json").json["notes"])
+    assert said in imgpipe("run", path).err
+    assert said not in imgpipe("plan", path).out
+
+
 @pytest.mark.parametrize("kind", ["text", "folder", "csv", "matrix"])
 def test_init_writes_the_name(imgpipe: Imgpipe, kind: str) -> None:
     assert imgpipe("init", "--example", kind, imgpipe.folder / "first.yaml").exit == 0
