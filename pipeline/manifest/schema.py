@@ -411,11 +411,20 @@ def _words(detail: ErrorDetails) -> tuple[str, str]:
     return detail["msg"], "see `imgpipe schema`"
 
 
+_MEANT = {  # how image APIs name what has another name here
+    **dict.fromkeys(("imagesize", "resolution"), "size"),
+    **dict.fromkeys(("n", "count", "numimages", "numberofimages"), "variants"),
+    "ratio": "aspect_ratio",
+}
+
+
 def _nearest(path: KeyPath) -> str:
     unknown = str(path[-1])
     model = _model_at(path[:-1])
     known = sorted(model.model_fields.keys() - {"axes"}) if model is not None else []
-    near = nearest(unknown.lower(), known)
+    near = _MEANT.get(unknown.lower().replace("_", ""))
+    if near not in known:
+        near = nearest(unknown.lower(), known)
     if near:
         return f"did you mean {near!r}?"
     for place, other in _ELSEWHERE.items():
