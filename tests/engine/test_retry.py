@@ -66,6 +66,11 @@ def test_attempts_of_one_means_one_request() -> None:
     assert repeats(Fault.NO_IMAGE, Retry(attempts=1)) == 0
 
 
+@pytest.mark.parametrize("fault", [Fault.THROTTLED, Fault.UNREACHABLE, Fault.UPSTREAM_ACCOUNT])
+def test_what_is_not_counted_does_not_use_up_a_single_attempt(fault: Fault) -> None:
+    assert repeats(fault, Retry(attempts=1)) == 20
+
+
 def test_mixed_counted_faults_share_the_attempts() -> None:
     tally = AttemptHistory()
     for fault in (Fault.OUTAGE, Fault.OUTAGE, Fault.NO_IMAGE, Fault.OUTAGE):
@@ -113,6 +118,13 @@ def test_the_wait_is_full_jitter_under_a_doubling_ceiling(fault: Fault, nth: int
         tally.add(fault)
     assert wait_s(fault, tally, RETRY, hint_s=None, random=lambda: 1.0) == ceiling
     assert wait_s(fault, tally, RETRY, hint_s=None, random=lambda: 0.0) == 0.0
+
+
+def test_H24_no_wait_is_longer_than_the_minute_after_which_nobody_was_reached() -> None:
+    tally = AttemptHistory()
+    for _ in range(20):
+        tally.add(Fault.UNREACHABLE)
+    assert wait_s(Fault.UNREACHABLE, tally, Retry(), hint_s=None, random=lambda: 1.0) == 5.0
 
 
 def test_the_servers_hint_is_the_least_wait() -> None:
