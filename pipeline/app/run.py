@@ -140,7 +140,8 @@ async def _notifying_of_errors(notifier: Notifier, setup: Setup) -> AsyncIterato
     except TryLater:
         raise
     except ImgpipeError as error:
-        await notifier.broke_off(error, nothing_done(setup, error.exit_code, str(error)))
+        problems = "; ".join(str(error).splitlines())  # a line end would be shown as an escape
+        await notifier.broke_off(error, nothing_done(setup, error.exit_code, problems))
         raise
     except Exception as bug:  # seen by the caller, with its traceback
         if not is_short_of_memory(bug):
