@@ -339,6 +339,8 @@ def _meaning(error: Exception, text: str) -> str | None:
         code = "PermanentRedirect"
     if code in _MEANING:
         return _MEANING[code]
+    if "InvalidCertificate(" in text:  # rustls; SSL_CERT_FILE is read, AWS_CA_BUNDLE is not
+        return "its certificate is not accepted; set SSL_CERT_FILE to that of its authority"
     is_denied = isinstance(error, answers.PermissionDeniedError | answers.UnauthenticatedError)
     if is_denied or status in ("401", "403"):
         return "access is denied" + (f" ({code})" if code else "")

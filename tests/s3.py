@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import ssl
 import threading
 import urllib.request
 from collections import deque
@@ -89,13 +90,15 @@ class ScriptedS3:
 
 
 @contextmanager
-def scripted_server() -> Iterator[ScriptedS3]:
+def scripted_server(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedS3]:
     s3 = ScriptedS3()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(s3))
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    s3.endpoint = f"http://127.0.0.1:{server.server_port}"
+    s3.endpoint = f"http{'' if tls is None else 's'}://127.0.0.1:{server.server_port}"
     try:
         yield s3
     finally:

@@ -116,7 +116,7 @@ def _placed(target: _Target) -> Iterator[Receipt]:
     former = {receipt.task: receipt for receipt in target.former.values()}
     seen: dict[str, str] = {}
     for task_id, row, why_not in _chosen(setup, recipe, former):
-        before = former.get(task_id)
+        before = former.get(task_id) or (former.get(row.verdict.former) if row is not None else None)
         if why_not and before is not None:
             if seen.setdefault(name_key(str(Path(before.file).with_suffix(""))), task_id) == task_id:
                 yield _left(before, before, why_not)
@@ -141,23 +141,28 @@ def _chosen(
     What was delivered before (`former`, by task) is withdrawn where a person decided so: the task is not in the
     manifest or not selected, its image was unpicked, or is accepted as absent. It stays where nothing says so: the
     ledger or the marks are on another machine, an image is lost, was edited or replaced, or the task has no row (None)
-    as long as those of its job cannot all be read.
+    as long as those of its job cannot all be read, or as its row has fewer variants than when it was picked.
     """
-    marks, from_picked = marks_of(setup.manifest), recipe.keys.source == "picked"
+    marks, from_picked = dict(marks_of(setup.manifest)), recipe.keys.source == "picked"
     unpicked = {task_id for task_id, mark in marks.items() if from_picked and mark.kind != "picked"}
     selection = Selection(select=recipe.keys.select or (), marks=marks)
     with reading(setup) as reader:
         files = file_view(setup.manifest.output_dir, reader)
-        orphans, unseen = Orphans(setup.manifest, reader), set(former)
+        orphans, unseen, standing = Orphans(setup.manifest, reader), set(former), set[str]()
+        varied = {task_id.rpartition("@")[0] for task_id in former}
 
         def rows() -> Iterator[PlanRow]:
             for row in orphans.watch(plan_rows(setup, reader, on_end=orphans.ended.append, files=files)):
-                unseen.discard(row.task.id)
+                unseen.difference_update((row.task.id, row.verdict.former))
+                standing.update(varied & {f"{row.task.job}/{row.task.row}"})
+                if row.verdict.former in marks:  # the next run gives it the new id
+                    marks[row.task.id] = marks[row.verdict.former]
                 yield row
 
         for row in selection.apply(rows()):
             mark, has_image = marks.get(row.task.id), row.known is not None and row.known.artifact is not None
-            if row.verdict.edit is Edit.ABSENT or row.task.id in unpicked:
+            is_unpicked = from_picked and mark is not None and mark.kind != "picked"
+            if row.verdict.edit is Edit.ABSENT or is_unpicked:
                 continue
             if row.task.id in former or (has_image and (mark is not None or not from_picked)):
                 yield row.task.id, row, _why_not(row, files, [mark] if from_picked else [])
@@ -165,6 +170,8 @@ def _chosen(
     for task_id in sorted(unseen - unpicked):
         if task_id.partition("/")[0] in unsure:
             yield task_id, None, "the rows of its job cannot all be read now"
+        elif from_picked and task_id.rpartition("@")[0] in standing:
+            yield task_id, None, "its row has fewer variants now; raise `variants` again, or pick another one"
 
 
 def _why_not(row: PlanRow, files: FileView, needed: Sequence[Mark | None]) -> str:

@@ -214,7 +214,7 @@ def _key(setup: Setup | None) -> Check:
         if setup is not None:
             setup.key()
         else:
-            find_key(ProviderSettings(), environ=os.environ, dotenv_dir=Path.cwd())
+            find_key(ProviderSettings(), environ=os.environ, dotenv_dir=Path())
     except InputError as error:
         if setup is None:
             return _warn("key", str(error), "a rehearsal needs none: imgpipe run FILE --simulate")

@@ -28,7 +28,7 @@ from pipeline.app.planning import PRESENT, file_view, plan_rows, reading, upstre
 from pipeline.buckets import Locations, as_input_error
 from pipeline.errors import Exit, InputError
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
 from pipeline.plan.decide import FileView
 from pipeline.plan.plan import Spool

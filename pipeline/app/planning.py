@@ -22,13 +22,14 @@ import msgspec
 
 from pipeline.app.consent import doubts, jobs_behind, prices_of
 from pipeline.app.context import Flags, Setup
-from pipeline.app.orphans import NEAR, Orphans, Renames, check_folder, check_name
+from pipeline.app.orphans import NEAR, Orphans, Renames, bought_beside, check_folder, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
+from pipeline.manifest.inputs import InputDigests, begins_as_image, read_digest
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import open_regular
-from pipeline.manifest.sources import InputDigests, UpstreamImage, begins_as_image, read_digest
+from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
 from pipeline.model import Artifact, BucketUrl, InputImage, Task, TaskState, is_object
 from pipeline.plan.decide import Files, FileView, Objects
@@ -272,6 +273,7 @@ def make_plan(
     if jobs is None and (unmatched := _unmatched_patterns(setup.flags, matched)) and plan.total:
         said = unmatched + said
     warnings = [*doubts(setup, reader), *setup.warnings(plan.models), *headers.warnings()] if plan.due else []
+    warnings += bought_beside(setup, reader, orphans.asked)
     behind, learned = jobs_behind(setup, plan), digests.learned
     planned = Planned(plan=plan, behind=behind, digests=learned, warnings=warnings, said=said)
     if jobs is None:

@@ -88,6 +88,9 @@ def _show_usage(error: click.ClickException) -> None:
     if context is not None:
         click.echo(context.get_usage(), file=sys.stderr, color=context.color)
         print(f"Try '{context.command_path} --help'.\n", file=sys.stderr)
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--dry-run":
+        _say("No such option '--dry-run'; imgpipe plan FILE shows what a run would do, and for how much")
+        return
     _say(error.format_message().expandtabs(2))  # click sets choices in with tabs
 
 

@@ -4,6 +4,7 @@ From the failure of one attempt and the history of its task follows a repeat, a 
 clock, no I/O; tenacity calls it.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from pipeline.model import Fault, TaskState
 from pipeline.settings import Retry
 
 HINT_SPREAD: Final = 0.1  # workers that wait for one named moment come back over a tenth of it
-PATIENCE: Final = 4  # uncounted repeats in one turn, in multiples of `retry.attempts`; then the task is deferred
-FEWEST: Final = 20  # such repeats, however few `attempts` are: what is not counted does not use them up
+PATIENCE: Final = 4  # uncounted repeats in one turn, in multiples of `retry.attempts`; then the task is deferred,
+PATIENCE_S: Final = 90.0  # but not before: a limit of so many a minute is over by then, however short the waits are
 
 
 class Wait(StrEnum):
@@ -73,6 +74,7 @@ RULES: Final[dict[Fault, Rule]] = {
     Fault.OTHER: Rule(repeats=1, ends_as=TaskState.FAILED, wait=Wait.UNKNOWN),
 }
 
+_GATED: Final = frozenset({Fault.THROTTLED, Fault.UNREACHABLE})  # the throttle lets one probe at a time through
 DEFERRABLE: Final = frozenset(  # may have a second turn, at the end
     {Fault.OUTAGE, Fault.THROTTLED, Fault.UNREACHABLE, Fault.UPSTREAM_ACCOUNT}
 )
@@ -98,14 +100,19 @@ class AttemptHistory:
         self.counted = sum(count for fault, count in self.faults.items() if RULES[fault].is_counted)
 
 
-def may_repeat(fault: Fault, tally: AttemptHistory, retry: Retry) -> bool:
-    """Return whether the task may be asked once more after `fault`, which `tally` has counted already."""
+def may_repeat(fault: Fault, tally: AttemptHistory, retry: Retry, *, tried_s: float = math.inf) -> bool:
+    """Return whether the task may be asked once more after `fault`, which `tally` has counted already.
+
+    tried_s: since its turn began.
+    """
     rule = RULES[fault]
+    if fault in _GATED and tried_s < PATIENCE_S:
+        return True
     if rule.is_counted and tally.counted >= retry.attempts:
         return False
     if rule.is_unknown:
         return tally.unknowns <= retry.unknown
-    repeats = max(PATIENCE * retry.attempts, FEWEST) if rule.repeats is None else rule.repeats
+    repeats = PATIENCE * retry.attempts if rule.repeats is None else rule.repeats
     if fault is Fault.OTHER:
         repeats = min(repeats, retry.unknown)  # it may have been billed as well
     return tally.faults[fault] <= repeats

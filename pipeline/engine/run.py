@@ -268,10 +268,14 @@ class Engine:
 
     async def _ask(self, turn: _Turn) -> None:
         """Make attempts until the task is settled, must not be repeated, or the run halts."""
+        time = asyncio.get_running_loop().time
+        began_at = time()
 
         def has_more(step: Step | None) -> bool:
             failure = step.failure if step else None
-            return failure is not None and may_repeat(failure.fault, turn.tally, self.retry)
+            if failure is None:
+                return False
+            return may_repeat(failure.fault, turn.tally, self.retry, tried_s=time() - began_at)
 
         retrying = AsyncRetrying(
             retry=retry_if_result(has_more),

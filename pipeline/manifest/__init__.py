@@ -13,7 +13,8 @@ jobs          the layers of keys, merged into one recipe a job; its matrix; the 
 spreadsheets  the records of CSV and TSV files and of workbooks (extra `excel`)
 tables        CSV, TSV, JSON lines, Parquet and workbooks, row by row
 globbing      patterns, and the files of a folder or objects of a bucket that match
-sources       the rows of a job: items, a table, files, another job's images; input images, files or objects
+sources       the rows of a job: items, a table, files, another job's images
+inputs        the input images that rows name, files or objects, and their digests
 outputs       output names: made portable, checked against what is on disk; recipes of `deliver:`
 tasks         one row and combination to tasks: rendered, named, fingerprinted
 expand        `Expansion`: the tasks of a manifest; duplicate ids and names are errors

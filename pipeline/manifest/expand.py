@@ -17,12 +17,13 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from pipeline.errors import InputError, Problem, StorageError
+from pipeline.manifest.inputs import InputDigests, InputFiles
 from pipeline.manifest.jobs import MAX_TASKS, NO_COMBINATION, JobPlan
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place, folder_of
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
 from pipeline.manifest.problems import BadValue
-from pipeline.manifest.sources import InputDigests, InputFiles, Sources, Upstream, input_globs
+from pipeline.manifest.sources import Sources, Upstream, input_globs
 from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
 from pipeline.manifest.templates import Template

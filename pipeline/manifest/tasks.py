@@ -20,12 +20,12 @@ from typing import Any, TypeVar, TypeVarTuple
 import msgspec
 
 from pipeline.manifest.fields import check_aspect_ratio, check_size
+from pipeline.manifest.inputs import InputFiles
 from pipeline.manifest.jobs import Combination, JobPlan, Recipe
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.outputs import OutputNames, output_name
 from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
-from pipeline.manifest.sources import InputFiles
 from pipeline.manifest.tables import SourceRow, printable
 from pipeline.manifest.templates import ANY_NAMES, Template, compile_template
 from pipeline.model import Digests, FormerReading, InputImage, Task

@@ -38,7 +38,7 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
     if found is None and settings.kind is Kind.SIMULATOR:
         return SIMULATOR_KEY
     if found is None:
-        file = f"{path}, which has no such line" if path.is_file() else f"a file {path} (no other .env is read)"
+        file = f"{path}, which has no such line" if path.is_file() else f"a file .env beside the manifest ({path})"
         set_it = f"export it, or write the line {names[0]}=YOUR-KEY to {file}"
         raise InputError(f"no API key: {' or '.join(names)} is not set; {set_it}")
     name, key = found

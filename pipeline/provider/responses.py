@@ -149,6 +149,8 @@ def _text(node: object, name: str) -> str:
 
 def _count(node: object, name: str) -> int:
     value = _get(node, name)
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:  # as protobuf writes 64 bits
+        value = int(value)
     return int(value) if isinstance(value, int | float) and 0 <= value <= _TOKENS_LIMIT else 0
 
 

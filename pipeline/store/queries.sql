@@ -313,6 +313,9 @@ VALUES (:path, :size_bytes, :mtime_ns, :sha256, :pixels)
 ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256,
   pixels = excluded.pixels
 
+-- name: forget_digest
+DELETE FROM digest WHERE path = :path
+
 -- name: digest
 SELECT sha256, pixels FROM digest WHERE path = :path AND size_bytes = :size_bytes AND mtime_ns = :mtime_ns
 

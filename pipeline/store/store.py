@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 from pipeline.buckets import Bucket
 from pipeline.errors import InputError
 from pipeline.failpoint import reach
-from pipeline.model import Artifact, Attempt, Failure, Task, TaskState
+from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import rows
 from pipeline.store.files import components
 from pipeline.store.images import StoredImages, WriterPool
@@ -158,11 +158,18 @@ class Store:
         unknown_microusd: int,
         seconds: float,
     ) -> None:
-        """Record an attempt that left no image under a final name. Raises LedgerError, StorageError."""
-        now = self._settings.now_us()
-        await self._committed(
-            lambda c: rows.close(
-                c,
+        """Record an attempt that left no image under a final name. Raises LedgerError, StorageError.
+
+        What is remembered of an input image that was found to be another is forgotten: the next plan reads it.
+        """
+        now, state_dir = self._settings.now_us(), self._settings.state_dir
+        images = attempt.task.images if failure.fault is Fault.INPUT else ()
+        forgotten = [{"path": rows.relative_bytes(image.path, state_dir)} for image in images]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(query("forget_digest"), forgotten)
+            rows.close(
+                connection,
                 attempt.id,
                 failure,
                 state=state,
@@ -171,7 +178,8 @@ class Store:
                 now=now,
                 seconds=seconds,
             )
-        )
+
+        await self._committed(work)
 
     async def fail(self, ids: Collection[str]) -> int:
         """Record these tasks as failed where they are pending; return how many."""

@@ -8,7 +8,7 @@ from pipeline.app import context, plan
 from pipeline.app.consent import at_most, wallet_of, with_consent
 from pipeline.app.planning import reading
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe

@@ -170,6 +170,32 @@ def test_two_images_with_one_name_leave_the_second(imgpipe: Imgpipe) -> None:
     assert (ended.exit, "has the same name" in ended.err) == (3, True)
 
 
+def test_a_renamed_job_empties_no_shop_before_its_next_run(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP)
+    mark(imgpipe, "picked", "studio/m", "studio/j")
+    imgpipe("export", path)
+    path.write_text(path.read_text().replace("{studio: {", "{photos: {"))
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "unchanged"}
+    assert imgpipe("run", path, "--json").json["attempts"] == 0
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "unchanged"}
+
+
+def test_a_picked_variant_stays_delivered_when_there_are_fewer_variants(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS.replace("prompt:", "variants: 3, prompt:"), extra=SHOP)
+    mark(imgpipe, "picked", "studio/m@1", "studio/j@3")
+    imgpipe("export", path)
+    path.write_text(path.read_text().replace("variants: 3, ", ""))
+    imgpipe("run", path, "-q")
+    ended = imgpipe("export", path)
+    assert (ended.exit, happened(imgpipe)) == (3, {"sku_m.jpg": "unchanged", "sku_j.jpg": "left"})
+    assert "left: sku_j.jpg: its row has fewer variants now" in ended.err
+    mark(imgpipe, "picked", "studio/j")
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "replaced"}
+
+
 def edit(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"x")
 

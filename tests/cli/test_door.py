@@ -81,6 +81,7 @@ def test_pages_are_coloured_on_request_only(
         (["rnu", "x"], "did you mean 'run'?"),
         (["frobnicate"], "the verbs are init, validate"),
         (["run", "--budgt", "3", "x"], "Did you mean '--budget'?"),
+        (["run", "--dry-run", "x"], "imgpipe plan FILE shows what a run would do"),
         (["run"], "name a manifest"),
         (["run", "x", "--budget", "lots"], "write a plain number"),
         (["run", "x", "--max-duration", "soon"], "write seconds (90) or a unit"),

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.app import context
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe

@@ -11,7 +11,7 @@ from pipeline.app import status as app_status
 from pipeline.model import TaskState
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
-from tests.e2e.album import Album, Opened
+from tests.e2e.album import PAST, Album, Opened
 from tests.provider.conftest import png
 
 PHOTOS = 200
@@ -65,6 +65,18 @@ async def test_a_photograph_of_the_same_size_and_another_time_is_a_change_too(al
     album.photo(9).write_bytes(album.photo(8).read_bytes())
     assert album.photo(9).stat().st_size == size
     assert (await album.run()).attempts == 1
+
+
+async def test_a_photograph_of_the_same_size_and_time_is_read_anew_once_a_request_found_out_i09(album: Album) -> None:
+    """Such as an export without compression whose time is kept: it was changed since the plan, whatever was run."""
+    album.photo(9).write_bytes(album.photo(8).read_bytes())
+    os.utime(album.photo(9), (PAST, PAST))
+    assert (await album.run()).attempts == 0
+    (album.folder / "out" / "00009.png").unlink()
+    summary = await album.run(rules=Rules(repair=True))
+    assert (summary.exit, summary.attempts) == (3, 0)
+    summary = await album.run(rules=Rules(repair=True))
+    assert (summary.exit, summary.attempts, summary.images) == (0, 1, 1)
 
 
 async def test_a_touched_photograph_is_read_once_more_and_costs_nothing(album: Album, opened: Opened) -> None:

@@ -491,6 +491,13 @@ async def test_H12_the_command_leaves_with_75_both_times(script: Scripted, shop:
     assert script.posts == 1
 
 
+async def test_H07_push_backs_are_no_attempts_of_the_task(script: Scripted, shop: Shop) -> None:
+    script.scripts = {"row0": [said(429)] * 10 + [ok()]}
+    shop.extra = "retry: {attempts: 1, wait: {initial: 10ms, max: 50ms}}"
+    assert (await shop.run()).exit is Exit.OK
+    assert script.posts == 11
+
+
 async def test_throttled_tasks_go_to_the_end_of_the_queue(script: Scripted, shop: Shop) -> None:
     script.scripts = {"row0": [said(503)] * 3 + [ok()]}
     shop.rows = 4

@@ -1,5 +1,7 @@
 """The repeats of the outcomes table."""
 
+from collections import Counter
+
 import pytest
 
 from pipeline.engine.retry import DEFERRABLE, RULES, AttemptHistory, may_repeat, state_after, wait_s
@@ -46,6 +48,15 @@ def test_repeats_and_end_follow_the_table(fault: Fault, expected: int, ends_as: 
     assert RULES[fault].ends_as is ends_as
 
 
+@pytest.mark.parametrize(("tried_s", "expected"), [(89.0, True), (91.0, False)])
+@pytest.mark.parametrize("fault", [Fault.THROTTLED, Fault.UNREACHABLE], ids=["H07", "H24"])
+def test_what_is_not_counted_may_be_repeated_for_more_than_a_minute(
+    fault: Fault, tried_s: float, expected: bool
+) -> None:
+    tally = AttemptHistory(faults=Counter({fault: 99}))
+    assert may_repeat(fault, tally, Retry(attempts=1), tried_s=tried_s) is expected
+
+
 def test_every_fault_has_a_rule() -> None:
     assert set(RULES) == set(Fault)
 
@@ -64,11 +75,6 @@ def test_unknowns_of_earlier_runs_count() -> None:
 def test_attempts_of_one_means_one_request() -> None:
     assert repeats(Fault.OUTAGE, Retry(attempts=1)) == 0
     assert repeats(Fault.NO_IMAGE, Retry(attempts=1)) == 0
-
-
-@pytest.mark.parametrize("fault", [Fault.THROTTLED, Fault.UNREACHABLE, Fault.UPSTREAM_ACCOUNT])
-def test_what_is_not_counted_does_not_use_up_a_single_attempt(fault: Fault) -> None:
-    assert repeats(fault, Retry(attempts=1)) == 20
 
 
 def test_mixed_counted_faults_share_the_attempts() -> None:

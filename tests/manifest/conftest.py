@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
+from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import Manifest, load
-from pipeline.manifest.sources import read_digest
 from pipeline.model import Task
 
 

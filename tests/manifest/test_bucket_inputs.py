@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.model import Task
 from tests.manifest.conftest import Desk
 from tests.s3 import SECRET, Answer, ScriptedS3, s3

@@ -8,9 +8,9 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
+from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import load
 from pipeline.manifest.reference import json_schema, write_example
-from pipeline.manifest.sources import read_digest
 from pipeline.settings import Kind
 
 COUNTS = {"text": 4, "folder": 6, "csv": 3, "matrix": 8}

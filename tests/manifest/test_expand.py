@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import UpstreamImage, read_digest
+from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.sources import UpstreamImage
 from pipeline.model import Aspect, Digests, FormerReading
 
 
@@ -480,7 +481,9 @@ BROKEN = {
     "missing.png": None,
     "empty.png": b"",
     "text.png": b"<html>no image</html>",
+    "film.mov": b"\0\0\0\x14ftypqt  ...",
     "photo.png": b"\x89PNG\r\n\x1a\n...",
+    "phone.heic": b"\0\0\0\x24ftypmif1...",
 }
 
 
@@ -496,11 +499,12 @@ def test_broken_inputs_are_left_out_and_told(desk, where):
         f" {keys['job']}}}}}\n"
     )
     expansion = Expansion(desk.load(text), digests=read_digest)
-    assert [task.row for task in expansion] == ["photo.png"]
+    assert [task.row for task in expansion] == ["photo.png", "phone.heic"]
     assert expansion.notes == (
         "a/missing.png is left out: input image 'missing.png' is missing",
         "a/empty.png is left out: input image 'empty.png' is empty (0 bytes)",
         "a/text.png is left out: input image 'text.png' is no image",
+        "a/film.mov is left out: input image 'film.mov' is no image",
     )
 
 

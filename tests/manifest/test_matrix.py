@@ -3,7 +3,8 @@
 import pytest
 
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import UpstreamImage, read_digest
+from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.sources import UpstreamImage
 
 DOCUMENTED = """\
 jobs:

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.sources import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.model import FormerReading
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
@@ -313,6 +313,15 @@ def test_texts_that_are_written_as_formulas_are_read_as_texts(desk):
     (problem,) = desk.problems(job("csv: p.csv"))
     assert "a/1" in problem.what
     assert "row.title is a formula, not its value" in problem.what
+
+
+def test_a_cell_may_hold_a_picture_as_text(desk):
+    picture = "A" * 1_000_000
+    desk.write("p.csv", f'id,title,html\n1,mug,"<img src=""data:image/png;base64,{picture}"">"\n2,cup,x\n')
+    assert [task.prompt for task in desk.tasks(job("csv: p.csv"))] == ["p mug", "p cup"]
+    desk.write("p.csv", f'id,title,html\n1,mug,"{picture}\n2,cup,x\n')
+    (problem,) = desk.problems(job("csv: p.csv"))
+    assert "unclosed quote" in problem.what
 
 
 def test_written_dialect_wins(desk):

@@ -7,8 +7,8 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.manifest import sandbox
 from pipeline.manifest.expand import Expansion
+from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import looks_secret
-from pipeline.manifest.sources import read_digest
 from tests.provider.conftest import png
 
 KEY = "sk-0123456789abcdef"

@@ -111,7 +111,7 @@ def test_dotenv_that_is_a_link_to_another_secret_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "advice"),
-    [(None, "/.env (no other .env is read)"), ("sk-1\nAPI_KEY=sk-2\n", "/.env, which has no such line")],
+    [(None, "a file .env beside the manifest ({}/.env)"), ("sk-1\nAPI_KEY=sk-2\n", "/.env, which has no such line")],
     ids=["no-file", "no-line"],
 )
 def test_a_missing_key_says_where_to_write_it(tmp_path, text, advice):
@@ -120,7 +120,7 @@ def test_a_missing_key_says_where_to_write_it(tmp_path, text, advice):
     with pytest.raises(InputError, match="COMETAPI_KEY is not set; export it") as error:
         found(tmp_path, {})
     assert "write the line COMETAPI_KEY=YOUR-KEY to " in str(error.value)
-    assert str(error.value).endswith(advice)
+    assert str(error.value).endswith(advice.format(tmp_path))
     assert "sk-" not in str(error.value)
 
 

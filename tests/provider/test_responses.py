@@ -420,8 +420,9 @@ IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 129
         ([inline(SMALL)], {"candidatesTokenCount": 1}, None),
         ([inline(SMALL)], {"candidatesTokenCount": True}, None),
         ([{"text": "no"}], {"promptTokenCount": 9}, Usage(prompt_tokens=9, image_tokens=0, text_tokens=0)),
+        ([], {name: str(n) for name, n in REFUSED.items()}, Usage(prompt_tokens=9, image_tokens=0, text_tokens=60)),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_usage_is_counted_so_that_nothing_is_under_reported(make_reply, task, parts, counted, usage):
     assert judged(make_reply, task, whole(*parts, usageMetadata=counted)).usage == usage

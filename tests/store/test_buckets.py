@@ -1,11 +1,13 @@
 """A bucket whose service answers what no good service would: nothing is lost, nothing replaced, no secret repeated."""
 
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+import trustme
 
 from pipeline import buckets
 from pipeline.buckets import Bucket, BucketError, ObjectFacts, as_input_error, open_bucket, version_of
@@ -13,7 +15,7 @@ from pipeline.errors import InputError, StorageError
 from pipeline.model import Artifact, BucketUrl, Fault, TaskState
 from pipeline.store.bucket_writer import create
 from pipeline.store.maintenance import superseded_images
-from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, s3
+from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, s3, scripted_server
 from tests.store.conftest import Bench
 from tests.store.fakes import PRICE, answer, files, image, task
 
@@ -182,6 +184,19 @@ def test_an_unreachable_endpoint_is_no_fault_of_the_manifest(monkeypatch: pytest
         monkeypatch.setenv(name, value)
     with pytest.raises(StorageError, match=r"cannot be reached.*nothing was sent"), as_input_error(URL):
         list(open_bucket(URL).listing())
+
+
+def test_a_certificate_of_an_own_authority_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    with scripted_server(tls) as server:
+        for name, value in {**ENVIRON, "AWS_ENDPOINT_URL": server.endpoint}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(InputError, match="certificate is not accepted; set SSL_CERT_FILE"), as_input_error(URL):
+            open_bucket(URL).prove()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        open_bucket(URL).prove()
 
 
 def test_a_profile_alone_is_told_from_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
