@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,7 +31,7 @@ from pipeline.engine.events import RunSummary as RunSummary
 from pipeline.engine.events import StagePlanned as StagePlanned
 from pipeline.engine.events import TaskEnded as TaskEnded
 from pipeline.engine.events import Warned as Warned
-from pipeline.errors import ImgpipeError, InputError, Problem
+from pipeline.errors import Exit, ImgpipeError, InputError, Problem
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
@@ -46,6 +46,8 @@ MANIFEST: Final = "manifest.yaml"  # beside the images
 ROWS: Final = "rows.jsonl"
 KEY: Final = "_id"  # of rows that name none
 NAME: Final = "generate"  # of the manifest
+WAIT_LOCK_S: Final = 60.0
+LEFT: Final = "the caller stopped waiting"
 MISSING: Final = frozenset({"nan", "NaT", "<NA>"})
 Listen = Callable[[Event], None]
 
@@ -124,11 +126,10 @@ async def run_manifest(
 
     select, exclude, max_duration_s, pilot, force and repair mean what the flags of those names mean.
 
-    Raises InputError, StorageError, AccountError and TryLater before anything is sent. Cancelling it saves what has
-    arrived; requests in flight become unknown.
+    Raises InputError, StorageError, AccountError and TryLater before anything is sent. Cancelled, it sends nothing new
+    and waits for the images in flight; cancelled again, it leaves them unknown.
     """
     from pipeline.app import context
-    from pipeline.app import run as app_run
     from pipeline.plan.decide import Rules
 
     flags = replace(
@@ -138,7 +139,9 @@ async def run_manifest(
         rules=Rules(force=force, repair=repair),
     )
     setup = context.prepare(Path(path), flags)
-    return await app_run.run(setup, watch=_display(listen or (lambda _event: None)), is_main=False)
+    async with _running(setup, listen or (lambda _event: None)) as running:
+        await asyncio.wait({running})
+    return running.result()
 
 
 def _flags(
@@ -183,18 +186,20 @@ async def generate(
     size="2K", aspect_ratio="16:9".
 
     Raises InputError that names the argument when something is wrong with one, RunFailed after the last image when some
-    are missing. Leaving the loop early saves what has arrived; requests in flight become unknown.
+    are missing. Leaving the loop early, or cancelling it, sends nothing new and waits for the images in flight, which
+    are paid for; cancelled again, it leaves them unknown. A call for the same folder waits a minute for one that ends.
     """
-    from pipeline.app import context, run
+    from pipeline.app import context
 
     given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
     manifest = _write_manifest(Path(output_dir), _job_of(given, prompt, key), provider, defaults)
     sent: dict[str, str] = {}  # prompts by task
     with _naming_arguments(manifest):
-        setup = context.prepare(manifest, context.Flags(budget_microusd=round(budget_usd * 1_000_000)))
-        there = list(_present(setup, sent))
-    for present in there:
-        yield present
+        flags = context.Flags(budget_microusd=round(budget_usd * 1_000_000), wait_lock_s=WAIT_LOCK_S)
+        setup = context.prepare(manifest, flags)
+        there = {image.id: image for image in _present(setup, sent)}
+    for image in there.values():
+        yield image
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
 
     def arrived(event: Event) -> None:
@@ -202,19 +207,42 @@ async def generate(
             text = sent.get(event.task_id, "")
             arrivals.put_nowait(_of(setup, event.task_id, text, event.artifact, cost_usd=event.cost_usd))
 
-    # in no TaskGroup, which a generator cannot hold open while the caller has the image; awaited below in every case
-    running = asyncio.create_task(run.run(setup, watch=_display(arrived), is_main=False), name="generate")
-    running.add_done_callback(lambda _: arrivals.put_nowait(None))
-    try:
-        while (image := await arrivals.get()) is not None:
-            yield image
-        with _naming_arguments(manifest):
-            summary = await running
-    finally:
-        running.cancel()
-        await asyncio.wait({running})
+    async with _running(setup, arrived) as running:
+        running.add_done_callback(lambda _: arrivals.put_nowait(None))
+        while (arrival := await arrivals.get()) is not None:
+            there[arrival.id] = arrival
+            yield arrival
+    with _naming_arguments(manifest):
+        summary = running.result()
+        is_short = len(there) < len(sent)  # the rest may have come from a call that was waited for
+        late = [image for image in _present(setup, sent) if image.id not in there] if is_short else []
+    for image in late:
+        yield image
     if summary.exit:
         raise RunFailed(summary)
+
+
+@asynccontextmanager
+async def _running(setup: "Setup", listen: "Listener") -> "AsyncIterator[asyncio.Task[RunSummary]]":
+    """Run in a task. Leaving before it has ended is the first signal of a run, being cancelled meanwhile the second."""
+    from pipeline.app.run import Signals, run
+
+    signals = Signals(drain_s=None)
+    # in no TaskGroup, which a generator cannot hold open while the caller has the image; awaited below in every case
+    task = asyncio.create_task(run(setup, watch=_display(listen), signals=signals), name="generate")
+    try:
+        yield task
+    finally:
+        if not task.done():
+            signals.stop(Exit.INTERRUPTED, LEFT)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            signals.stop(Exit.INTERRUPTED, LEFT)
+            await asyncio.wait({task})
+            raise
+        if not task.cancelled():
+            task.exception()  # looked at: whoever leaves early asks for no result
 
 
 def _id(prompt: str) -> str:

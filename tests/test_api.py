@@ -1,21 +1,27 @@
 """The Python API: prompts in, images as they arrive."""
 
 import ast
+import asyncio
 import errno
 import math
 import pickle
 import re
+import sqlite3
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import pipeline
 from pipeline.api import Generated, RunFailed, explain, generate, plan_manifest, run_manifest
-from pipeline.engine.events import Event, TaskEnded
+from pipeline.engine.events import AttemptStarted, Event, TaskEnded
 from pipeline.errors import Exit, InputError
 from pipeline.simulator import profile
 
 PROMPTS = {"red": "A red mug", "blue@home": "A blue mug", "odd": 'A mug, {{ x }} {% endraw %} "\\n" 😀'}
+
+MANY = {f"n{number}": f"Mug number {number}" for number in range(60)}
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +33,12 @@ def _answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 async def collect(prompts: dict[str, str], folder: Path, budget_usd: float = 1.0) -> dict[str, Generated]:
     images = generate(prompts, output_dir=folder, budget_usd=budget_usd, provider="simulator", size="1K")
     return {image.id: image async for image in images}
+
+
+def outcomes(folder: Path) -> Counter[str]:
+    """Return how the requests of a folder ended."""
+    with closing(sqlite3.connect(folder / ".pipeline" / "ledger.sqlite")) as ledger:
+        return Counter(state for (state,) in ledger.execute("SELECT state FROM attempt WHERE state != 'free'"))
 
 
 async def test_images_arrive_and_the_same_call_again_costs_nothing(tmp_path: Path) -> None:
@@ -86,12 +98,45 @@ async def test_a_budget_that_is_too_small_is_told_after_the_images(tmp_path: Pat
     assert len([path for path in tmp_path.iterdir() if path.suffix in (".png", ".jpg", ".webp")]) == 2
 
 
-async def test_leaving_the_loop_early_ends_the_run(tmp_path: Path) -> None:
-    images = generate(PROMPTS, output_dir=tmp_path, budget_usd=1.0, provider="simulator")
+async def test_leaving_the_loop_early_saves_what_is_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "DEFAULT", "calm")
+    images, found = generate(MANY, output_dir=tmp_path, budget_usd=9.0, provider="simulator"), 0
     async for _ in images:
-        break
+        found += 1
+        if found == 2:  # not the first one, which is asked for alone
+            break
     await images.aclose()  # type: ignore[attr-defined]
-    assert len(await collect(PROMPTS, tmp_path)) == 3
+    attempts = outcomes(tmp_path)
+    assert set(attempts) == {"ok"}
+    assert found < attempts["ok"] < len(MANY)
+
+
+async def test_the_next_call_waits_for_one_that_saves_what_is_in_flight(tmp_path: Path) -> None:
+    async for _ in generate(MANY, output_dir=tmp_path, budget_usd=9.0, provider="simulator", size="1K"):
+        break  # as in a notebook: nobody closes the generator
+    assert len(await collect(MANY, tmp_path, budget_usd=9.0)) == len(MANY)
+    assert outcomes(tmp_path) == {"ok": len(MANY)}
+
+
+async def test_cancelled_twice_a_run_leaves_what_is_in_flight_unknown(tmp_path: Path) -> None:
+    manifest = tmp_path / "slow.yaml"
+    (tmp_path / "slow.sim.yaml").write_text("latency: 300s\n")
+    manifest.write_text(
+        "version: 1\nprovider: {kind: simulator, profile: slow.sim.yaml}\noutput_dir: out\n"
+        "jobs: {a: {items: {x: A mug, y: A cat}}}\n"
+    )
+    started = asyncio.Event()
+    running = asyncio.create_task(
+        run_manifest(manifest, listen=lambda event: started.set() if isinstance(event, AttemptStarted) else None)
+    )
+    await started.wait()
+    running.cancel()
+    await asyncio.wait({running}, timeout=0.1)
+    assert not running.done()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert set(outcomes(tmp_path / "out")) == {"unknown"}
 
 
 async def test_a_wrong_key_of_a_job_is_refused(tmp_path: Path) -> None:

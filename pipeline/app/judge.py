@@ -24,7 +24,7 @@ from pipeline.app.report import heading_of, report_rows
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, StorageError
 from pipeline.imaging.formats import sniff
-from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
+from pipeline.imaging.thumbnails import Thumb, ThumbMaker
 from pipeline.model import Mark
 from pipeline.report import folder
 from pipeline.report.sheet import Addresses, ReportRow, served_page, sheet_data
@@ -115,7 +115,7 @@ class JudgeSession:
             rows = list(islice(stream, folder.MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
         self._wanted = folder.wanted_thumbs(rows, out)
-        kept_thumbs(out / folder.THUMBS, self._wanted.keys())
+        (out / folder.THUMBS).mkdir(exist_ok=True)  # what the static page shows may stand there
         data = sheet_data(heading, states, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
         served = {**data, "judge": {"secret": self._secret, "change": change}}

@@ -173,7 +173,7 @@ def _known_in(state_dir: Path, setup: Setup, asked: Sequence[tuple[str, str]]) -
     try:
         with LedgerReader(state_dir, manifest="") as other:
             return other.twins(asked) if other.is_play_money == setup.is_play_money else Counter()
-    except ImgpipeError:  # what is wrong with another ledger is reported where that is used
+    except (ImgpipeError, OSError):  # what is wrong with another ledger is reported where that is used
         return Counter()
 
 
@@ -192,7 +192,7 @@ def check_folder(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, 
         return
     here = folder_of(manifest.path)
     above = [folder for parent in (here, *here.parents) for folder in (parent, parent / "jobs")]
-    if any((folder / manifest.path.name).exists() for folder in above if folder != here):
+    if any(os.path.exists(folder / manifest.path.name) for folder in above if folder != here):  # noqa: PTH110 - below
         return  # a copy is another manifest
     for output_dir, state_dir in _earlier_places(manifest, here, above):
         known = _known_in(state_dir, setup, asked[:COMPARED])[manifest.name]
@@ -227,5 +227,5 @@ def _earlier_places(manifest: Manifest, here: Path, above: Sequence[Path]) -> It
         for relative, state in (written, (f"outputs/{manifest.output_dir.name}", None)):
             output_dir = Path(os.path.realpath(folder / relative))
             state_dir = Path(os.path.realpath(folder / state)) if state is not None else output_dir / ".pipeline"
-            if output_dir != manifest.output_dir and state_dir.is_dir():
+            if output_dir != manifest.output_dir and os.path.isdir(state_dir):  # noqa: PTH112 - False where it is closed
                 yield output_dir, state_dir

@@ -99,19 +99,18 @@ async def run(
     confirm: Callable[[str], bool] | None = None,
     retry: Release | None = None,
     lock: StateLock | None = None,
-    is_main: bool = True,
+    signals: "Signals | None" = None,
 ) -> events.RunSummary:
     """Make the images of a manifest that are missing or changed, once, and notify.
 
     `confirm` None: there is nobody to ask. `retry`: those tasks, and nothing else. `lock`: taken before (`early_lock`).
-    `is_main` False: signals are the caller's business; cancelling this coroutine is then the second signal (what has
-    arrived is saved, what is in flight becomes unknown).
+    `signals` None: those of this process. Cancelling this coroutine leaves what is in flight unknown.
     """
     notify = None if setup.flags.simulate else setup.manifest.notify  # a rehearsal may be of a stranger's manifest
     notifier = Notifier(notify, manifest=setup.manifest.name, file=str(setup.manifest.path))
     async with _notifying_of_errors(notifier, setup):
         key = setup.key()
-        with Signals(drain_s=setup.flags.drain_s, is_listening=is_main) as signals:
+        with signals or Signals(drain_s=setup.flags.drain_s) as signals:
             try:
                 async with _recovered(setup, notifier, lock) as (store, reader, recovery):
                     active = ActiveRun(
@@ -141,7 +140,8 @@ async def _notifying_of_errors(notifier: Notifier, setup: Setup) -> AsyncIterato
     except TryLater:
         raise
     except ImgpipeError as error:
-        await notifier.broke_off(error, nothing_done(setup, error.exit_code, str(error)))
+        problems = "; ".join(str(error).splitlines())  # a line end would be shown as an escape
+        await notifier.broke_off(error, nothing_done(setup, error.exit_code, problems))
         raise
     except Exception as bug:  # seen by the caller, with its traceback
         if not is_short_of_memory(bug):
@@ -346,17 +346,20 @@ class Signals:
     shell's background job) stays ignored.
     """
 
-    def __init__(self, *, drain_s: float, is_listening: bool = True) -> None:
-        """`is_listening` False: the caller's own loop keeps its signals (a notebook, a service)."""
+    def __init__(self, *, drain_s: float | None) -> None:
+        """`drain_s` None: the process keeps its signals (a notebook, a service); stops are ordered with `stop`."""
         self._drain_s = drain_s
-        former = {number: signal.getsignal(number) or signal.SIG_DFL for number in NUMBERS if is_listening}
+        former = {number: signal.getsignal(number) or signal.SIG_DFL for number in NUMBERS if drain_s is not None}
         self._former = {number: handler for number, handler in former.items() if handler != signal.SIG_IGN}
         self._loop = asyncio.get_running_loop()
-        self._planner = asyncio.current_task()
+        self._planner: asyncio.Task[object] | None = None
         self.engine: Engine | None = None  # what signals stop from here on
         self.exit: Exit | None = None
 
     def __enter__(self) -> Self:
+        self._planner = asyncio.current_task()
+        if self.exit is not None and self._planner is not None:
+            self._planner.cancel()
         self.listen()
         return self
 
@@ -387,20 +390,25 @@ class Signals:
         self.exit = self.exit or _exit_of(number)
         raise asyncio.CancelledError
 
-    def _on(self, number: signal.Signals) -> None:
+    def stop(self, exit_code: Exit, reason: str) -> None:
+        """Order the first stop, then the second."""
         is_first = self.exit is None
-        self.exit = self.exit or _exit_of(number)
-        if self.engine is None:
-            if not is_first:
-                os._exit(self.exit)
-            if self._planner is not None:
-                self._planner.cancel()
-        elif not is_first:
+        self.exit = self.exit or exit_code
+        if self.engine is not None and is_first:
+            self.engine.halt(self.exit, reason)
+        elif self.engine is not None:
             self.engine.abandon()
-        else:
-            self.engine.halt(self.exit, "SIGINT (Ctrl-C)" if number == signal.SIGINT else signal.Signals(number).name)
-            if number != signal.SIGINT:
-                self._loop.call_later(self._drain_s, self.engine.abandon)
+        elif self._former and not is_first:
+            os._exit(self.exit)
+        elif self._planner is not None:
+            self._planner.cancel()
+
+    def _on(self, number: signal.Signals) -> None:
+        is_timed = self.exit is None and self.engine is not None and number != signal.SIGINT
+        name = "SIGINT (Ctrl-C)" if number == signal.SIGINT else signal.Signals(number).name
+        self.stop(_exit_of(number), name)
+        if is_timed and self.engine is not None and self._drain_s is not None:
+            self._loop.call_later(self._drain_s, self.engine.abandon)
 
 
 def _exit_of(number: int) -> Exit:

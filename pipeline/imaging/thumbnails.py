@@ -76,14 +76,14 @@ def thumb_of(source: Path | str, sha256: str | None = None) -> tuple[str, Thumb]
     browsers cannot draw is only ever seen so, and larger. An object is not asked for: its `sha256` is in its place.
     """
     if isinstance(source, str):
-        stamp = str(sha256)
+        place, stamp = source, str(sha256)
     else:
         try:
             stat = source.stat()
         except OSError:
             return None
-        stamp = f"{stat.st_size}\0{stat.st_mtime_ns}"
-    mark = f"{source}\0{stamp}".encode(errors="surrogateescape")
+        place, stamp = os.path.normpath(source), f"{stat.st_size}\0{stat.st_mtime_ns}"
+    mark = f"{place}\0{stamp}".encode(errors="surrogateescape")
     box = _THUMB if is_drawn(source) else _PREVIEW
     return thumb_name(hashlib.sha256(mark).hexdigest()), Thumb(source=source, box=box)
 
@@ -95,7 +95,7 @@ def make_thumbs(
 
     `on_progress` is called with how many of how many are made. Thumbnails that are no longer asked for are removed.
     """
-    there = kept_thumbs(folder, thumbs)
+    there = _kept(folder, thumbs)
     missing = [(thumb, folder / name) for name, thumb in thumbs.items() if name not in there]
     for number, _ in enumerate(_made(missing), 1):
         if on_progress is not None:
@@ -103,7 +103,7 @@ def make_thumbs(
     return thumbs.keys() & _names(folder)
 
 
-def kept_thumbs(folder: Path, thumbs: Collection[str]) -> set[str]:
+def _kept(folder: Path, thumbs: Collection[str]) -> set[str]:
     """Remove thumbnails that are no longer asked for; return the names that are there."""
     folder.mkdir(parents=True, exist_ok=True)
     there = _names(folder)

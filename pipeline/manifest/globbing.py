@@ -46,6 +46,7 @@ class Glob:
     ignore: re.Pattern[str] | None
     hidden: bool
     written_base: str  # the base as it was written, for paths people see
+    named: frozenset[str]  # the folders that the patterns name, relative to the base; empty: the base itself
 
     def location_of(self, relative: str) -> str:
         """Return where a match lies, as it is opened."""
@@ -62,6 +63,14 @@ class Glob:
         if not self.hidden and any(segment.startswith(".") for segment in segments):
             return False
         return self.matches(relative) and not any(self.ignores(path) for path in paths)
+
+    def names(self, folder: str) -> bool:
+        """True when a pattern names this folder below the base, or one in it."""
+        return any(f"{name}/".startswith(f"{folder}/") for name in self.named)
+
+    def reaches(self, folder: str) -> bool:
+        """True when a match may lie in a folder below the base."""
+        return self.names(folder) or any(not name or f"{folder}/".startswith(f"{name}/") for name in self.named)
 
     def ignores(self, relative: str) -> bool:
         """True when `ignore` leaves a file or folder out, by its path below the base or as it is written."""
@@ -94,7 +103,7 @@ def compile_globs(
     (bucket,) = buckets
     if bucket:
         patterns, folder = tuple(split_bucket(pattern)[1] for pattern in patterns), "/"
-    base, rests = _common_base(patterns, folder, is_folder)
+    base, named, rests = _common_base(patterns, folder, is_folder)
     depths = [rest.count("/") + 1 for rest in rests]
     is_absolute = all(pattern.startswith("/") for pattern in patterns)
     return Glob(
@@ -105,11 +114,14 @@ def compile_globs(
         ignore=_compile_ignores(ignore),
         hidden=hidden,
         written_base=base.lstrip("/" if bucket else "") if is_absolute else posixpath.relpath(base, folder),
+        named=named,
     )
 
 
-def _common_base(patterns: tuple[str, ...], folder: str, is_folder: Callable[[str], bool]) -> tuple[str, list[str]]:
-    """Return the folder that all patterns lie below, and what is left of each, without braces."""
+def _common_base(
+    patterns: tuple[str, ...], folder: str, is_folder: Callable[[str], bool]
+) -> tuple[str, frozenset[str], list[str]]:
+    """Return the folder that all patterns lie below, those they name below it, and what is left of each pattern."""
     split = [
         _split(prefix, rest)
         for pattern in patterns
@@ -119,9 +131,8 @@ def _common_base(patterns: tuple[str, ...], folder: str, is_folder: Callable[[st
     if len(split) > MAX_BRACES:
         raise BadValue(f"braces make more than {MAX_BRACES} patterns")
     base = posixpath.commonpath([prefix for prefix, _ in split])
-    return base, [
-        posixpath.join(posixpath.relpath(prefix, base), rest) if prefix != base else rest for prefix, rest in split
-    ]
+    below = [("" if prefix == base else posixpath.relpath(prefix, base), rest) for prefix, rest in split]
+    return base, frozenset(name for name, _ in below), [posixpath.join(name, rest) for name, rest in below]
 
 
 def _compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
@@ -253,8 +264,8 @@ def walk(glob: Glob, own: Collection[Path], left_out: Callable[[str], None]) -> 
     """Yield the paths of matching files, relative to the base, sorted; a Problem for a folder that cannot be read.
 
     `own`: directories that are not entered, unless the base lies in them. `left_out` gets the relative path of each
-    folder below the base that holds what some other manifest made. A Problem, and the end, for a tree of more than
-    `MAX_WALKED` names.
+    folder that no pattern names and that holds what some other manifest made. A Problem, and the end, for a tree of
+    more than `MAX_WALKED` names.
     """
     real = os.path.realpath(glob.base)
     closed = {_inode(each) for each in (*map(str, own), *_OF_THE_KERNEL) if posixpath.commonpath([real, each]) != each}
@@ -280,7 +291,7 @@ def walk(glob: Glob, own: Collection[Path], left_out: Callable[[str], None]) -> 
         inode, is_link = _inode(path), os.path.islink(path)  # noqa: PTH114 - strings, as scandir gave them
         if inode is None or inode in closed or inode in chain or (is_link and inode in followed):
             continue
-        if any(os.path.lexists(f"{path}/{name}") for name in _MADE):
+        if not glob.names(entry[:-1]) and any(os.path.lexists(f"{path}/{name}") for name in _MADE):
             left_out(entry[:-1])
             continue
         if is_link:
@@ -303,7 +314,7 @@ def _entries(glob: Glob, relative: str) -> Iterator[str | Problem]:
                 is_folder = _is_folder(entry)
                 if entry.name.lower() in _SYSTEM_NAMES and not glob.hidden:
                     continue
-                if (is_folder and not can_go_deeper) or glob.ignores(below):
+                if (is_folder and not (can_go_deeper and glob.reaches(below))) or glob.ignores(below):
                     continue
                 found.append(f"{below}/" if is_folder else below)
     except OSError as error:

@@ -188,11 +188,13 @@ _SECRET_NAMES = (
     "kubeconfig", "rclone.conf",
 )  # fmt: skip
 _SECRET_SUFFIXES = (".pem", ".p12", ".pfx", ".key", ".kdbx", ".keystore", ".jks")
-_OTHER_ENCODINGS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
+_OTHER_FORMATS = (  # how they begin, what they are, what to write instead
+    (codecs.BOM_UTF32_LE, "UTF-32 text", "save it as UTF-8"),
+    (codecs.BOM_UTF32_BE, "UTF-32 text", "save it as UTF-8"),
+    (codecs.BOM_UTF16_LE, "UTF-16 text", "save it as UTF-8"),
+    (codecs.BOM_UTF16_BE, "UTF-16 text", "save it as UTF-8"),
+    (b"PK\x03\x04", "a Word document or another archive", "save it as plain text"),
+    (rb"{\rtf", "formatted text (RTF)", "save it as plain text"),
 )
 
 
@@ -265,9 +267,9 @@ def read_bytes(path: Path, *, max_bytes: int, too_big: str) -> bytes:
 
 def decode_utf8(data: bytes, *, file: str) -> str:
     """Return the text of UTF-8 bytes, with or without a byte-order mark. InputError with line and column otherwise."""
-    for mark, name in _OTHER_ENCODINGS:
-        if data.startswith(mark):
-            raise InputError(Problem(file=file, line=1, column=1, what=f"is {name} text", instead="save it as UTF-8"))
+    for beginning, name, instead in _OTHER_FORMATS:
+        if data.startswith(beginning):
+            raise InputError(Problem(file=file, line=1, column=1, what=f"is {name}", instead=instead))
     try:
         text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:

@@ -266,7 +266,9 @@ class DeliverKeys(Model):
     quality: f.Quality = optional("Of jpeg and webp, 1 to 100.", default=90)
     max_side: f.PositiveInt | None = optional("Longer side in pixels at most.", 1200)
     profile: f.Profile | None = optional("srgb: colours are converted. Default: as they are.")
-    metadata: f.Metadata = optional("keep | strip", default="keep")
+    metadata: f.Metadata = optional(
+        "keep | strip: EXIF, XMP, and the mark that a model made the image.", default="keep"
+    )
 
 
 class ManifestFile(Model):
@@ -409,11 +411,17 @@ def _words(detail: ErrorDetails) -> tuple[str, str]:
     return detail["msg"], "see `imgpipe schema`"
 
 
+_MEANT = {"imagesize": "size", "resolution": "size", "ratio": "aspect_ratio"}  # how image APIs name what is meant
+_MEANT |= dict.fromkeys(("n", "count", "numimages", "numberofimages"), "variants")
+
+
 def _nearest(path: KeyPath) -> str:
     unknown = str(path[-1])
     model = _model_at(path[:-1])
     known = sorted(model.model_fields.keys() - {"axes"}) if model is not None else []
-    near = nearest(unknown.lower(), known)
+    near = _MEANT.get(unknown.lower().replace("_", ""))
+    if near not in known:
+        near = nearest(unknown.lower(), known)
     if near:
         return f"did you mean {near!r}?"
     for place, other in _ELSEWHERE.items():

@@ -39,6 +39,7 @@ _SAMPLE = 20  # records that decide the delimiter
 _SAMPLE_CHARACTERS = 256 * 1024
 _CHUNK = 1 << 20
 _MAX_LINE = 16 * 2**20
+_MAX_CELL = 16 * 2**20  # characters; a quote that is never closed takes so much memory, times four
 _SEP = re.compile(r'"?sep=(.)"?[;,\t]*\r?\n?', re.IGNORECASE)  # Excel's own first line
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte that is no UTF-8
 _DECODED = re.compile("[^\x00-\x7f\udc80-\udcff]")
@@ -92,6 +93,8 @@ def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
 
 def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
     """Yield (first line, last line, cells) of every record. Raises BadValue, naming the line; OSError."""
+    if csv.field_size_limit() < _MAX_CELL:  # of this process; descriptions in shops hold whole pictures as text
+        csv.field_size_limit(_MAX_CELL)
     with open_text(path, dialect.encoding) as text:
         before = int(dialect.has_sep_line)
         if before:

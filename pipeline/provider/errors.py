@@ -165,17 +165,18 @@ _PER_DAY = re.compile(r"per[ _-]?day", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"request[ _-]id:?\s*([\w.-]{8,80})", re.IGNORECASE)
 _REQUEST_ID_HEADERS = ("x-oneapi-request-id", "x-request-id", "request-id", "x-goog-request-id", "cf-ray")
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,300})", re.IGNORECASE)
-_NAMES = {  # Google's names and the gateway's codes, for errors that come inside a 200
-    400: ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE", "invalid_request", "convert_request_failed"),
-    401: ("UNAUTHENTICATED",),
-    403: ("PERMISSION_DENIED", "insufficient_user_quota", "pre_consume_token_quota_failed"),
-    404: ("NOT_FOUND",),
+_INVALID = ("invalid_request", "invalid_request_error", "convert_request_failed")
+_NAMES = {  # of errors inside a 200, which relays send to keep a connection alive (Wei-Shaw/sub2api#4777)
+    400: ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE", *_INVALID),
+    401: ("UNAUTHENTICATED", "authentication_error"),
+    403: ("PERMISSION_DENIED", "permission_error", "insufficient_user_quota", "pre_consume_token_quota_failed"),
+    404: ("NOT_FOUND", "not_found_error"),
     409: ("ALREADY_EXISTS", "ABORTED"),
-    429: ("RESOURCE_EXHAUSTED", "rate_limit_exceeded"),
+    429: ("RESOURCE_EXHAUSTED", "rate_limit_exceeded", "rate_limit_error"),
     499: ("CANCELLED",),
-    500: ("INTERNAL", "UNKNOWN", "DATA_LOSS", "count_token_failed"),
-    502: ("do_request_failed", "bad_response_body", "bad_response_status_code"),
-    503: ("UNAVAILABLE", "model_not_found", "get_channel_failed"),
+    500: ("INTERNAL", "UNKNOWN", "DATA_LOSS", "count_token_failed", "api_error"),
+    502: ("do_request_failed", "bad_response_body", "bad_response_status_code", "upstream_error"),
+    503: ("UNAVAILABLE", "model_not_found", "get_channel_failed", "overloaded_error"),
     504: ("DEADLINE_EXCEEDED",),
 }
 _STATUS_OF = {name: status for status, names in _NAMES.items() for name in names}
@@ -417,7 +418,7 @@ def status_inside(error: ServerError) -> int:
     """Return the HTTP status an error inside a 200 stands for; 0 when it does not say."""
     if error.code.isdecimal() and 400 <= int(error.code[:4]) <= 599:
         return int(error.code)
-    return _STATUS_OF.get(error.status) or _STATUS_OF.get(error.code) or 0
+    return next(filter(None, map(_STATUS_OF.get, (error.status, error.code, error.kind))), 0)
 
 
 def request_id(headers: Headers, redactor: Redactor, message: str = "") -> str | None:

@@ -52,11 +52,13 @@ def test_a_run_with_losses_pings_fail(imgpipe: Imgpipe, listener: Listener) -> N
 
 
 def test_an_error_before_anything_is_sent_is_told_too(imgpipe: Imgpipe, listener: Listener) -> None:
-    manifest = imgpipe.manifest("{mugs: {images: [nothing.png], items: {red: A red mug}}}", extra=notify(listener))
-    ended = imgpipe("run", manifest)
+    jobs = "{mugs: {images: [nothing.png], items: {red: A red mug, navy: A navy mug}}}"
+    ended = imgpipe("run", imgpipe.manifest(jobs, extra=notify(listener)))
     assert ended.exit == 2
     assert "/ping/fail" in listener.paths
-    assert "nothing.png" in listener.bodies("/hook")[0]["text"]
+    text = listener.bodies("/hook")[0]["text"]
+    assert text.count("nothing.png") == 2
+    assert "\\n" not in text, "two problems, and no escaped line end between them"
 
 
 def test_a_second_run_is_not_told_of(imgpipe: Imgpipe, listener: Listener) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.app.context import Flags, prepare
 from pipeline.app.planning import make_plan
-from pipeline.app.run import run
+from pipeline.app.run import Signals, run
 from pipeline.engine.events import Event
 from tests.cli.conftest import Imgpipe
 
@@ -49,7 +49,7 @@ async def test_R17_a_cancelled_plan_has_ended_when_the_run_has(tmp_path: Path) -
         "version: 1\nprovider: {kind: simulator}\njobs:\n  mugs:\n    prompt: A mug {{ matrix.a }} {{ matrix.b }}\n"
         f"    matrix: {{a: [{VALUES}], b: [{VALUES}]}}\n"
     )
-    running = asyncio.create_task(run(prepare(manifest, Flags()), watch=Watch(), is_main=False))  # type: ignore[arg-type]
+    running = asyncio.create_task(run(prepare(manifest, Flags()), watch=Watch(), signals=Signals(drain_s=None)))  # type: ignore[arg-type]
     while not is_planning():
         await asyncio.sleep(0)
     running.cancel()

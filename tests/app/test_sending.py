@@ -39,7 +39,7 @@ async def test_P10_a_signal_between_two_stages_sends_nothing_more(tmp_path: Path
     manifest.write_text("version: 1\nprovider: {kind: simulator}\njobs: {a: {items: {x: A mug}}}\n")
     setup, store = prepare(manifest, Flags()), FakeLedger()
     store.images = None  # type: ignore[attr-defined] # nothing is sent, so nothing is kept
-    with Signals(drain_s=0.0, is_listening=False) as signals, reading(setup) as reader:
+    with Signals(drain_s=None) as signals, reading(setup) as reader:
         run = active_run(setup, reader, signals, store)
         run.wallet = wallet_of(setup, reader)
 
@@ -93,7 +93,7 @@ async def test_descriptors_are_counted_where_the_connections_are(
     manifest = tmp_path / "shop.yaml"
     manifest.write_text(f"provider: {{kind: simulator{address}}}\njobs: {{a: {{items: {{x: A mug}}}}}}\n")
     setup = prepare(manifest, Flags(concurrency=300))
-    with Signals(drain_s=0.0, is_listening=False) as signals, reading(setup) as reader:
+    with Signals(drain_s=None) as signals, reading(setup) as reader:
         run = active_run(setup, reader, signals, FakeLedger())
         run.workers = (object(), object()) if has_workers else None  # type: ignore[assignment]
         keep_to_descriptors(run)

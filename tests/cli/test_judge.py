@@ -431,6 +431,21 @@ def test_no_key_is_in_its_process(process: subprocess.Popen[str]) -> None:
     assert process.wait() == 0
 
 
+def test_the_thumbnails_of_the_static_page_stay_and_are_used(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made()
+    assert imgpipe("report", path).exit == 0
+    folder = imgpipe.out / "report" / "thumbs"
+    of_page = {each.name: each.stat().st_mtime_ns for each in folder.iterdir()}
+    assert of_page
+    with closing(JudgeSession(setup_of(path), secret="s" * 43)) as session:
+        session.prepare()
+        shown = thumb_of(imgpipe.images()[0])
+        assert shown is not None
+        assert shown[0] in of_page
+        assert session.thumb(shown[0]) is not None
+    assert {each.name: each.stat().st_mtime_ns for each in folder.iterdir()} == of_page
+
+
 def test_a_thumbnail_is_made_when_it_is_first_asked_for(imgpipe: Imgpipe) -> None:
     """A window shows 30 of 10,000 pictures: the page waits for none of them."""
     with closing(JudgeSession(setup_of(imgpipe.made()), secret="s" * 43)) as session:

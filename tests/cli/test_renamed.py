@@ -1,7 +1,10 @@
 """A manifest file that gets another name: nothing is bought again, and what to write is said."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,20 @@ def test_a_folder_of_images_that_was_renamed_is_named_before_all_is_bought_again
     assert any(note.startswith(said) for note in imgpipe("plan", path, "--json").json["notes"])
     assert said in imgpipe("run", path).err
     assert said not in imgpipe("plan", path).out
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may look everywhere")
+def test_folders_of_others_that_may_not_be_looked_into_stop_nobody(imgpipe: Imgpipe) -> None:
+    path = _in_jobs(imgpipe, "")
+    closed = [imgpipe.folder / "outputs" / "theirs" / ".pipeline", imgpipe.folder / "jobs" / "jobs"]
+    for folder in closed:
+        folder.mkdir(parents=True)
+        folder.chmod(0)
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    ended = subprocess.run([*without, sys.executable, "-m", "pipeline", "plan", path], capture_output=True, text=True)
+    for folder in closed:
+        folder.chmod(0o700)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("kind", ["text", "folder", "csv", "matrix"])

@@ -88,7 +88,7 @@ class Album:
 
     async def run(self, **flags: Any) -> RunSummary:
         self.events.clear()
-        return await app_run.run(self.prepared(**flags), watch=self._watch, is_main=False)
+        return await app_run.run(self.prepared(**flags), watch=self._watch, signals=app_run.Signals(drain_s=None))
 
     @contextlib.contextmanager
     def _watch(self, _started: RunStarted, _gauge: Callable[[], Gauge]) -> Iterator[Callable[[Event], None]]:

@@ -349,6 +349,22 @@ def test_folder_that_cannot_be_read_is_told(desk, monkeypatch):
     assert "permission denied" in problem.what
 
 
+def test_patterns_of_several_places_look_nowhere_else(desk, monkeypatch):
+    for name in ("a/x/1.jpg", "b/2.jpg", "b/y/3.jpg", "c/4.jpg", "made/night/5.jpg", "made/.pipeline/ledger.sqlite"):
+        desk.write(name)
+    scandir, seen = os.scandir, []
+
+    def looking(path):
+        seen.append(os.path.relpath(path, desk.folder))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", looking)
+    assert rows(desk, "files: [a/x/*.jpg, 'b/**/*.jpg', 'made/**/*.jpg']") == [
+        "a/x/1.jpg", "b/2.jpg", "b/y/3.jpg", "made/night/5.jpg",
+    ]  # fmt: skip
+    assert seen == [".", "a", "a/x", "b", "b/y", "made", "made/night"]
+
+
 def test_a_walk_does_not_enter_the_folders_of_the_kernel(desk):
     assert "proc/version" not in rows(desk, "files: '/*/version', allow_empty: true")
 

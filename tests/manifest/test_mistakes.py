@@ -50,6 +50,8 @@ CASES = [
     ("empty-key", "jobs: {a: {prompt: x}, \"\": {prompt: y}}\n", 1, 24, "an empty key"),
     # unknown keys
     ("M08-promt", "jobs:\n  a:\n    promt: x\n", 3, 5, "unknown key 'promt'; did you mean 'prompt'?"),
+    ("M08-name-of-an-api", "jobs:\n  a:\n    imageSize: 2K\n", 3, 5, "did you mean 'size'?"),
+    ("M08-number", "jobs:\n  a:\n    num_images: 4\n", 3, 5, "did you mean 'variants'?"),
     ("M08-Prompt", "jobs:\n  a:\n    Prompt: x\n", 3, 5, "did you mean 'prompt'?"),
     ("M08-top", "jbos: {}\n" + JOB, 1, 1, "unknown key 'jbos'; did you mean 'jobs'?"),
     ("M08-promt-at-the-top", "promt: x\n" + JOB, 1, 1, "did you mean 'prompt'? it belongs in jobs.NAME"),

@@ -111,7 +111,7 @@ NEAR = st.lists(st.sampled_from(["a", "A", ".png/", ".JPG/"]), min_size=1, max_s
 
 
 @given(st.lists(st.tuples(NASTY, NASTY | NEAR), min_size=1, max_size=8), st.booleans())
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_two_tasks_never_share_a_name(tmp_path, cells, has_variants):
     rows = "".join(f'"{n}{key}","{value}"\n' for n, (key, value) in enumerate(cells))
     (tmp_path / "rows.csv").write_text(f"id,name\n{rows}")

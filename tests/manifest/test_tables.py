@@ -315,6 +315,15 @@ def test_texts_that_are_written_as_formulas_are_read_as_texts(desk):
     assert "row.title is a formula, not its value" in problem.what
 
 
+def test_a_cell_may_hold_a_picture_as_text(desk):
+    picture = "A" * 1_000_000
+    desk.write("p.csv", f'id,title,html\n1,mug,"<img src=""data:image/png;base64,{picture}"">"\n2,cup,x\n')
+    assert [task.prompt for task in desk.tasks(job("csv: p.csv"))] == ["p mug", "p cup"]
+    desk.write("p.csv", f'id,title,html\n1,mug,"{picture}\n2,cup,x\n')
+    (problem,) = desk.problems(job("csv: p.csv"))
+    assert "unclosed quote" in problem.what
+
+
 def test_written_dialect_wins(desk):
     desk.write("p.csv", "id,a|title\nA1|Gläser\n".encode("cp437"))
     text = "jobs: {a: {each: {csv: p.csv, delimiter: '|', encoding: cp437, key: 'id,a'}, prompt: '{{ row.title }}'}}\n"

@@ -222,6 +222,13 @@ def test_a_prompt_file_of_another_encoding_says_what_to_do(desk):
     assert (problem.what, problem.instead) == ("prompt_file 'p.md': is UTF-16 text", "save it as UTF-8")
 
 
+@pytest.mark.parametrize("data", [b"PK\x03\x04\x14\x00", rb"{\rtf1\ansi A mug}"], ids=["docx", "rtf"])
+def test_a_prompt_file_of_a_word_processor_says_what_to_do(desk, data):
+    desk.write("p.md", data)
+    (problem,) = desk.problems("jobs: {a: {prompt_file: p.md}}\n")
+    assert problem.instead == "save it as plain text"
+
+
 def test_place_in_a_prompt_file_is_a_place_in_that_file(desk):
     file = desk.write("prompts/a.md", "One\nTwo {{ oops }}\n")
     (problem,) = desk.problems("jobs: {a: {prompt_file: prompts/a.md}}\n")
