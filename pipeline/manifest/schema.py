@@ -411,11 +411,8 @@ def _words(detail: ErrorDetails) -> tuple[str, str]:
     return detail["msg"], "see `imgpipe schema`"
 
 
-_MEANT = {  # how image APIs name what has another name here
-    **dict.fromkeys(("imagesize", "resolution"), "size"),
-    **dict.fromkeys(("n", "count", "numimages", "numberofimages"), "variants"),
-    "ratio": "aspect_ratio",
-}
+_MEANT = {"imagesize": "size", "resolution": "size", "ratio": "aspect_ratio"}  # how image APIs name what is meant
+_MEANT |= dict.fromkeys(("n", "count", "numimages", "numberofimages"), "variants")
 
 
 def _nearest(path: KeyPath) -> str:
