@@ -20,14 +20,20 @@ PATIENCE_S: Final = 90.0  # but not before: a limit of so many a minute is over 
 
 
 class Wait(StrEnum):
-    """The classes of waits. Base and cap are multiples of `retry.wait`: 1/1, 5/2 and 10/2 times initial/max."""
+    """The classes of waits. Base and cap are multiples of `retry.wait`: see `_FACTORS`, initial and max."""
 
     NONE = "none"  # the throttle's closure is the wait
+    BRIEF = "brief"  # 1 to 5 s by default: a run that reached nobody is to end after 60 s, not in the midst of a wait
     TRANSIENT = "transient"
     UNKNOWN = "unknown"
 
 
-_FACTORS: Final = {Wait.NONE: (0.0, 0.0), Wait.TRANSIENT: (1.0, 1.0), Wait.UNKNOWN: (10.0, 2.0)}
+_FACTORS: Final = {
+    Wait.NONE: (0.0, 0.0),
+    Wait.BRIEF: (1.0, 1 / 12),
+    Wait.TRANSIENT: (1.0, 1.0),
+    Wait.UNKNOWN: (10.0, 2.0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +51,7 @@ _FAILS: Final = Rule(repeats=0, ends_as=TaskState.FAILED)
 _STOPS: Final = Rule(repeats=0, ends_as=TaskState.PENDING, is_counted=False)  # the run halts; the task is not at fault
 
 RULES: Final[dict[Fault, Rule]] = {
-    Fault.UNREACHABLE: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False),
+    Fault.UNREACHABLE: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False, wait=Wait.BRIEF),
     Fault.ADDRESS: _STOPS,
     Fault.SILENCE: Rule(repeats=None, ends_as=TaskState.UNKNOWN, wait=Wait.UNKNOWN, is_unknown=True),
     Fault.BAD_REQUEST: _FAILS,

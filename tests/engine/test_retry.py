@@ -126,6 +126,13 @@ def test_the_wait_is_full_jitter_under_a_doubling_ceiling(fault: Fault, nth: int
     assert wait_s(fault, tally, RETRY, hint_s=None, random=lambda: 0.0) == 0.0
 
 
+def test_H24_no_wait_is_longer_than_the_minute_after_which_nobody_was_reached() -> None:
+    tally = AttemptHistory()
+    for _ in range(20):
+        tally.add(Fault.UNREACHABLE)
+    assert wait_s(Fault.UNREACHABLE, tally, Retry(), hint_s=None, random=lambda: 1.0) == 5.0
+
+
 def test_the_servers_hint_is_the_least_wait() -> None:
     tally = AttemptHistory()
     tally.add(Fault.OUTAGE)
