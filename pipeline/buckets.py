@@ -51,6 +51,8 @@ _VARIABLE_WORDS: Final = ("KEY", "TOKEN", "REGION", "ENDPOINT", "ACCOUNT")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9]{3,60})</Code>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _NO_CREDENTIALS: Final = ("169.254.", "metadata.google.internal", "credentials")
+_ELSEWHERE: Final = "use another service, or a folder as output_dir"
+_ADVICE: Final = re.compile("; (?:set|use) ")
 _MEANING: Final = {
     "NoSuchBucket": "there is no such bucket",
     "ContainerNotFound": "there is no such container",
@@ -62,13 +64,11 @@ _MEANING: Final = {
     "RequestTimeTooSkewed": "the clock of this machine is wrong (RequestTimeTooSkewed); set it (NTP)",
     "PermanentRedirect": "the bucket lies in another region; set AWS_REGION",
     "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION",
-    "InvalidRequest": "it refuses this kind of request (InvalidRequest); for one with Object Lock set"
-    " AWS_CHECKSUM_ALGORITHM=sha256",
+    "InvalidRequest": "it refuses the request (InvalidRequest); set AWS_CHECKSUM_ALGORITHM=sha256 for Object Lock",
     "SlowDown": "it asks for fewer requests (SlowDown)",
-    "NotImplemented": "this service does not implement put-if-absent (If-None-Match: *)",
+    "NotImplemented": f"this service does not implement put-if-absent (If-None-Match: *); {_ELSEWHERE}",
 }
 _NO_OBJECT: Final = ("NoSuchKey", "BlobNotFound", "")  # HEAD has no body
-_ELSEWHERE: Final = "use another service, or a folder as output_dir"
 _TRANSIENT: Final = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
 _TRANSIENT_STATUS: Final = ("408", "429", "5")
 
@@ -172,9 +172,8 @@ class Bucket:
         for tried in range(PUT_TRIES):
             try:
                 with self._errors(but=answers.AlreadyExistsError):
-                    result = self._store.put(
-                        path, data, attributes=dict(attributes), mode="create", use_multipart=False
-                    )
+                    kept = dict(attributes)
+                    result = self._store.put(path, data, attributes=kept, mode="create", use_multipart=False)
                 return version_of(result["e_tag"])
             except answers.AlreadyExistsError:
                 if self.look(path) is not None:
@@ -276,10 +275,10 @@ class Bucket:
             finally:
                 self.delete(name)
         if not is_honoured:
-            raise InputError(
-                f"{self.url}: this service ignores put-if-absent (If-None-Match: *), so two runs could replace each"
-                f" other's paid images; {_ELSEWHERE}"
+            what = (
+                "this service ignores put-if-absent (If-None-Match: *): two runs could replace each other's paid images"
             )
+            raise InputError(f"{self.url}: {what}; {_ELSEWHERE}")
 
     def _is_refused(self, name: str) -> bool:
         try:
@@ -361,10 +360,8 @@ def as_input_error(url: BucketUrl) -> Iterator[None]:
     except BucketError as error:
         if not error.is_permanent:
             raise StorageError(f"{error}; nothing was sent") from None
-        if " set " in str(error):  # what to do is said
-            raise InputError(str(error)) from None
-        is_unable = _MEANING["NotImplemented"] in str(error)
-        raise InputError(f"{error}; {_ELSEWHERE if is_unable else remedy(url)}") from None
+        advice = "" if _ADVICE.search(str(error)) else f"; {remedy(url)}"
+        raise InputError(f"{error}{advice}") from None
 
 
 def remedy(url: BucketUrl) -> str:

@@ -266,9 +266,7 @@ class DeliverKeys(Model):
     quality: f.Quality = optional("Of jpeg and webp, 1 to 100.", default=90)
     max_side: f.PositiveInt | None = optional("Longer side in pixels at most.", 1200)
     profile: f.Profile | None = optional("srgb: colours are converted. Default: as they are.")
-    metadata: f.Metadata = optional(
-        "keep | strip: EXIF, XMP, and the mark that a model made the image.", default="keep"
-    )
+    metadata: f.Metadata = optional("keep | strip: EXIF, XMP, the mark that a model made it.", default="keep")
 
 
 class ManifestFile(Model):

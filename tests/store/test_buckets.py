@@ -160,7 +160,7 @@ def test_a_name_that_cannot_be_read_is_told(bucket: Bucket, s3: ScriptedS3) -> N
         (Answer(403, "RequestTimeTooSkewed"), InputError, r"the clock of this machine is wrong .*; set it \(NTP\)$"),
         (Answer(400, "ExpiredToken"), InputError, "the credentials have expired"),
         (Answer(400, "AuthorizationHeaderMalformed"), InputError, "another region; set AWS_REGION$"),
-        (Answer(400, "InvalidRequest"), InputError, "Object Lock set AWS_CHECKSUM_ALGORITHM=sha256$"),
+        (Answer(400, "InvalidRequest"), InputError, "; set AWS_CHECKSUM_ALGORITHM=sha256 for Object Lock$"),
         (Answer(301, "PermanentRedirect"), InputError, "another region"),
         (Answer(503, "SlowDown"), StorageError, "asks for fewer requests"),
         (Answer(500, "InternalError"), StorageError, "it answers 500"),
