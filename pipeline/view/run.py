@@ -108,7 +108,8 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
         (
             summary.missing,
             "missing or changed since",
-            f"put the files back, accept that ({run} --accept edited,absent), or buy them again: {run} --repair",
+            f"put the files back, accept that ({run} --accept edited,absent), or buy them again: {run} --repair"
+            " (changed ones: --repair --force)",
         ),
         (
             summary.pending,
