@@ -172,8 +172,7 @@ class TaskMaker:
         name, key = steps.take(("", ""), self._name, recipe, context, task_id)
         tags: tuple[str, ...] = steps.take((), _tags, recipe, context) if recipe.tags else ()
         steps.end()
-        if self._secrets:
-            self._check_secrets(recipe, asked, f"{task_id}\n{name}")
+        self._check_secrets(recipe, asked, f"{task_id}\n{name}")
         values, compared = asked.params.values, asked.composed()
         task = Task(
             id=task_id,
@@ -222,6 +221,8 @@ class TaskMaker:
 
     def _check_secrets(self, recipe: Recipe, asked: RequestContent, names: str) -> None:
         """Refuse a key in what is asked or named: it would stand in the ledger, the report and the images' records."""
+        if not self._secrets:
+            return
         texts = (("prompt", recipe.prompt, asked.prompt), ("system instruction", recipe.system, asked.system or ""))
         for secret in self._secrets:
             for kind, template, text in (*texts, ("model", recipe.model, asked.model), ("name", recipe.output, names)):

@@ -5,6 +5,7 @@ client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`ID
 """
 
 import io
+import os
 import re
 import ssl
 import time
@@ -298,7 +299,8 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             )
             return Fault.UNREACHABLE, Billed.NO, words
         case aiohttp.ClientConnectorError():
-            return Fault.UNREACHABLE, Billed.NO, f"{error}"
+            words = f"Cannot connect to host {error.host}:{error.port}: {_system_words(error.os_error)}"
+            return Fault.UNREACHABLE, Billed.NO, words
         case aiohttp.ConnectionTimeoutError():
             return Fault.UNREACHABLE, Billed.NO, f"no connection to {progress.host} in time (DNS included)"
         case ssl.SSLError() if not progress.has_connected and progress.is_traced:
@@ -317,6 +319,13 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.SILENCE, Billed.MAYBE, f"the answer was cut: {error}"
         case _:
             return Fault.SILENCE, Billed.MAYBE, f"the connection was lost: {error}"
+
+
+def _system_words(error: OSError) -> str:
+    """Return the system's words for an error: of a refused connection asyncio says "Connect call failed"."""
+    if error.errno is not None and error.errno > 0:  # the codes of name lookups are negative
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _certificate_words(host: str, flaw: ssl.SSLCertVerificationError) -> str:

@@ -1,6 +1,6 @@
 """The summary of a run: the JSON of `run --json`, or a paragraph (one line when all is well, else the next step)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pipeline.engine.events import RunSummary
 from pipeline.errors import Exit, ImgpipeError, TryLater
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pipeline.engine.wallet import Excess
+
+MOST_REASONS: Final = 5  # a bucket or disk that takes no image stops a run once for each that was in flight
 
 
 def run_json(summary: RunSummary) -> dict[str, object]:
@@ -47,7 +49,9 @@ def paragraph(summary: RunSummary, *, manifest: str, selected: str = "", output_
     """
     name, of_selection = visible(manifest), visible(selected or manifest)
     lines = [_first_line(summary)]
-    lines += [f"Stopped early: {visible(reason)}" for reason in summary.reasons]
+    lines += [f"Stopped early: {visible(reason)}" for reason in summary.reasons[:MOST_REASONS]]
+    if (more := len(summary.reasons) - MOST_REASONS) > 0:
+        lines.append(f"and {more:,} more reasons; a --log-file has all of them.")
     if summary.overrun_microusd:
         over = money(summary.overrun_microusd, summary.is_play_money)
         lines.append(

@@ -548,12 +548,14 @@ async def test_h24_connection_refused_was_not_sent(make_client, task, unused_tcp
     async with make_client(f"http://127.0.0.1:{unused_tcp_port}") as client:
         result = await client.send(task)
     assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+    assert result.reason == f"Cannot connect to host 127.0.0.1:{unused_tcp_port}: Connection refused"
 
 
 async def test_h25_unknown_host_was_not_sent(make_client, task):
     async with make_client("https://imgpipe-test.invalid") as client:
         result = await client.send(task)
     assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+    assert "Unknown error" not in result.reason
 
 
 async def test_h27_connect_timeout_was_not_sent(make_client, task):

@@ -324,6 +324,14 @@ def test_a_picture_that_has_gone_says_so(fresh: Sheet, tmp_path: Path) -> None:
     assert "This image cannot be shown" in sheet.text(".blank >> nth=0")
 
 
+def test_originals_are_shown_where_no_thumbnail_is_served(fresh: Sheet, tmp_path: Path) -> None:
+    page = make_report(tmp_path, 3)
+    shutil.rmtree(tmp_path / "report" / "thumbs")
+    sheet = fresh.open(page)
+    sheet.until("[...document.querySelectorAll('.frame img')].filter(i => i.naturalWidth).length === 3")
+    assert sheet.page.locator(".blank").count() == 0
+
+
 def test_an_empty_report_opens(fresh: Sheet, tmp_path: Path) -> None:
     sheet = fresh.open(make_report(tmp_path, 0))
     assert sheet.ids() == []

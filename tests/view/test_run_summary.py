@@ -87,3 +87,9 @@ def test_paragraph_says_what_to_do_now(summary, changes, advice) -> None:
 def test_paragraph_cannot_be_forged_by_a_reason(summary) -> None:
     text = paragraph(summary(exit=Exit.TRY_LATER, reasons=("quota\n\x1b[2JDone: all",)), manifest="x.yaml")
     assert r"Stopped early: quota\n\x1b[2JDone: all" in text
+
+
+def test_a_bucket_that_refuses_a_thousand_images_is_no_thousand_lines(summary) -> None:
+    reasons = tuple(f"t/{number}: could not be put" for number in range(1000))
+    text = paragraph(summary(exit=Exit.STORAGE, reasons=reasons), manifest="jobs/x.yaml")
+    assert (text.count("Stopped early"), "and 995 more reasons; a --log-file has all of them." in text) == (5, True)

@@ -39,8 +39,11 @@ function frame(index) {
   const source = cell("thumb", index) ?? cell("image", index), input = cell("small", index) ?? cell("before", index);
   if (source === null && cell("state", index) === "pending" && input !== null) return pendingInput(index, input);
   if (source === null) return blank(index);
-  const image = imageElement(source);
-  image.addEventListener("error", () => image.replaceWith(blank(index, "This image cannot be shown")), { once: true });
+  const image = imageElement(source), original = cell("image", index);
+  image.addEventListener("error", () => {  // of thumbnails, too, where a web server has no WebP
+    if (original === null || image.getAttribute("src") === original) image.replaceWith(blank(index, "This image cannot be shown"));
+    else image.src = original;
+  });
   return image;
 }
 
