@@ -151,7 +151,9 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
     missing = plan.sum_of(MISSING)
     if missing.tasks:
         what = f"{count(missing.tasks, 'image')} missing or changed since; put them back"
-        again = f"buy them again, {_price(setup, missing)}: imgpipe run {file} --repair"
+        again = (
+            f"buy them again, {_price(setup, missing)}: imgpipe run {file} --repair (changed ones: --repair --force)"
+        )
         yield f"{what}, accept that (imgpipe run {file} --accept edited,absent), or {again}"
     states = [state for state in ("failed", "refused", "unknown") if plan.sum_of(state).tasks]
     if states:

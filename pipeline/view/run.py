@@ -100,6 +100,7 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     """One line for each state of tasks without an image, with the command that helps."""
     run = f"imgpipe run {manifest}"
     record = f"if they are these tasks' images, record them: imgpipe rebuild {whole}"
+    again = f"buy them again: {run} --repair (changed ones: --repair --force)"
     rows = (
         (summary.failed, "failed", f"fix the cause, or retry: imgpipe retry {manifest} --failed"),
         (summary.refused, "refused", f"reword the prompts, or retry: imgpipe retry {manifest} --refused"),
@@ -112,7 +113,7 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
         (
             summary.missing,
             "missing or changed since",
-            f"put the files back, accept that ({run} --accept edited,absent), or buy them again: {run} --repair",
+            f"put the files back, accept that ({run} --accept edited,absent), or {again}",
         ),
         (
             summary.pending,

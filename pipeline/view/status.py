@@ -148,7 +148,8 @@ def _notes(status: Status) -> Iterator[str]:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
         run = f"imgpipe run {visible(status.command)}"
         accept = f"accept that with `{run} --accept edited,absent`"
-        yield f"{what}; put them back, {accept}, or buy them again with `{run} --repair`"
+        again = f"buy them again with `{run} --repair` (changed ones: --repair --force)"
+        yield f"{what}; put them back, {accept}, or {again}"
     for name, number in status.flags.items():
         what = f"flagged {name}: {count(number, 'image')}; look at them: imgpipe judge {visible(status.command)}"
         yield f"{what}, or replace them: imgpipe redo {visible(status.command)} --flagged --select flag:{name}"

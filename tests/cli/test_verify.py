@@ -23,6 +23,9 @@ def test_missing_and_changed_images_are_named_with_the_command_that_mends_them(i
     assert f"missing: mugs/{blue.name}" in ended.out
     assert f"changed: mugs/{red.name}" in ended.out
     assert "--repair --force" in ended.err
+    for verb in ("plan", "run", "status"):  # --repair alone leaves the edited one
+        ended = imgpipe(verb, manifest)
+        assert "--repair --force" in ended.out + ended.err
 
 
 def test_json_has_every_kind_and_the_exit_code(imgpipe: Imgpipe) -> None:
