@@ -15,8 +15,9 @@ from pipeline.model import Fault, TaskState
 from pipeline.settings import Retry
 
 HINT_SPREAD: Final = 0.1  # workers that wait for one named moment come back over a tenth of it
-PATIENCE: Final = 4  # uncounted repeats in one turn, in multiples of `retry.attempts`; then the task is deferred,
-PATIENCE_S: Final = 90.0  # but not before: a limit of so many a minute is over by then, however short the waits are
+PATIENCE, LEAST = 4, 20  # uncounted repeats in one turn: so many times `retry.attempts`, at least LEAST; then
+# the task is deferred, but not before so many seconds, however short the waits are:
+PATIENCE_S: Final = {Fault.THROTTLED: 30.0, Fault.UNREACHABLE: 90.0}  # the throttle lets one probe at a time through
 
 
 class Wait(StrEnum):
@@ -74,7 +75,6 @@ RULES: Final[dict[Fault, Rule]] = {
     Fault.OTHER: Rule(repeats=1, ends_as=TaskState.FAILED, wait=Wait.UNKNOWN),
 }
 
-_GATED: Final = frozenset({Fault.THROTTLED, Fault.UNREACHABLE})  # the throttle lets one probe at a time through
 DEFERRABLE: Final = frozenset(  # may have a second turn, at the end
     {Fault.OUTAGE, Fault.THROTTLED, Fault.UNREACHABLE, Fault.UPSTREAM_ACCOUNT}
 )
@@ -106,13 +106,13 @@ def may_repeat(fault: Fault, tally: AttemptHistory, retry: Retry, *, tried_s: fl
     tried_s: since its turn began.
     """
     rule = RULES[fault]
-    if fault in _GATED and tried_s < PATIENCE_S:
+    if tried_s < PATIENCE_S.get(fault, 0.0):
         return True
     if rule.is_counted and tally.counted >= retry.attempts:
         return False
     if rule.is_unknown:
         return tally.unknowns <= retry.unknown
-    repeats = PATIENCE * retry.attempts if rule.repeats is None else rule.repeats
+    repeats = max(LEAST, PATIENCE * retry.attempts) if rule.repeats is None else rule.repeats
     if fault is Fault.OTHER:
         repeats = min(repeats, retry.unknown)  # it may have been billed as well
     return tally.faults[fault] <= repeats

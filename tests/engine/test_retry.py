@@ -48,12 +48,20 @@ def test_repeats_and_end_follow_the_table(fault: Fault, expected: int, ends_as: 
     assert RULES[fault].ends_as is ends_as
 
 
-@pytest.mark.parametrize(("tried_s", "expected"), [(89.0, True), (91.0, False)])
-@pytest.mark.parametrize("fault", [Fault.THROTTLED, Fault.UNREACHABLE], ids=["H07", "H24"])
-def test_what_is_not_counted_may_be_repeated_for_more_than_a_minute(
-    fault: Fault, tried_s: float, expected: bool
+@pytest.mark.parametrize(
+    ("fault", "tried_s", "refusals", "expected"),
+    [
+        pytest.param(Fault.THROTTLED, 29.0, 99, True, id="H07-soon"),
+        pytest.param(Fault.THROTTLED, 31.0, 99, False, id="H07-long-and-often"),
+        pytest.param(Fault.THROTTLED, 31.0, 20, True, id="H07-not-often"),
+        pytest.param(Fault.UNREACHABLE, 89.0, 99, True, id="H24-soon"),
+        pytest.param(Fault.UNREACHABLE, 91.0, 99, False, id="H24-long"),
+    ],
+)
+def test_what_is_not_counted_may_be_repeated_often_and_for_long(
+    fault: Fault, tried_s: float, refusals: int, expected: bool
 ) -> None:
-    tally = AttemptHistory(faults=Counter({fault: 99}))
+    tally = AttemptHistory(faults=Counter({fault: refusals}))
     assert may_repeat(fault, tally, Retry(attempts=1), tried_s=tried_s) is expected
 
 
