@@ -275,9 +275,7 @@ class Bucket:
             finally:
                 self.delete(name)
         if not is_honoured:
-            what = (
-                "this service ignores put-if-absent (If-None-Match: *): two runs could replace each other's paid images"
-            )
+            what = "this service ignores put-if-absent (If-None-Match: *): two runs could replace each other's images"
             raise InputError(f"{self.url}: {what}; {_ELSEWHERE}")
 
     def _is_refused(self, name: str) -> bool:
