@@ -161,7 +161,9 @@ def test_verify_says_what_is_missing_although_the_bucket_of_the_inputs_is_away(
     imgpipe: Imgpipe, s3: ScriptedS3
 ) -> None:
     s3.objects["in/a.png"] = (image(1).data, {})
-    path = imgpipe.made("{night: {each: {files: 's3://bucket/in/*.png'}, images: ['{{ file.path }}'], prompt: At night}}")
+    path = imgpipe.made(
+        "{night: {each: {files: 's3://bucket/in/*.png'}, images: ['{{ file.path }}'], prompt: At night}}"
+    )
     imgpipe.images()[0].unlink()
     for method in ("GET", "HEAD", "LIST"):
         s3.tell(method, *[Answer(503, "SlowDown")] * 50)

@@ -76,7 +76,9 @@ def test_what_plan_advises_keeps_an_image_that_changed_in_two_ways(imgpipe: Imgp
     manifest = imgpipe.made()
     text = manifest.read_text().replace("provider: {", "provider: {model: gemini-3-pro-image, ")
     manifest.write_text(text.replace("A red mug", "A RED mug").replace(", blue: A blue mug", ""))
-    (advice,) = (note for note in imgpipe("plan", manifest, "--json").json["notes"] if note.startswith("prompt changed"))
+    (advice,) = (
+        note for note in imgpipe("plan", manifest, "--json").json["notes"] if note.startswith("prompt changed")
+    )
     accepted = imgpipe("run", manifest, "--accept", advice.rpartition("--accept ")[2], "--json")
     assert (accepted.exit, accepted.json["attempts"]) == (0, 0)
 
