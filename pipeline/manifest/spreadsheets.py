@@ -104,8 +104,8 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
         try:
             for cells in lines:
                 last = before + lines.line_num
-                together = "".join(cells)
-                yield line, last, list(map(_as_meant, cells)) if "\r" in together or "=" in together else cells
+                together = "\0".join(["", *cells])
+                yield line, last, list(map(_as_meant, cells)) if "\r" in together or "\0=" in together else cells
                 line = last + 1
         except csv.Error as error:
             raise _open_quote(line, error) from None
