@@ -233,16 +233,17 @@ async def _running(setup: "Setup", listen: "Listener") -> "AsyncIterator[asyncio
     try:
         yield task
     finally:
-        if not task.done():
+        cancelled = None
+        while not task.done():
             signals.stop(Exit.INTERRUPTED, LEFT)
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            signals.stop(Exit.INTERRUPTED, LEFT)
-            await asyncio.wait({task})
-            raise
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
         if not task.cancelled():
             task.exception()  # looked at: whoever leaves early asks for no result
+        if cancelled is not None:
+            raise cancelled
 
 
 def _id(prompt: str) -> str:
