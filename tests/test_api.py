@@ -106,7 +106,7 @@ async def test_leaving_the_loop_early_saves_what_is_in_flight(tmp_path: Path, mo
         found += 1
         if found == 2:  # not the first one, which is asked for alone
             break
-    await images.aclose()  # type: ignore[attr-defined]
+    await images.aclose()
     attempts = outcomes(tmp_path)
     assert set(attempts) == {"ok"}
     assert found < attempts["ok"] < len(MANY)
