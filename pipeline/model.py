@@ -107,12 +107,13 @@ class ImageChecks(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defa
 
 
 class FormerReading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a task was to earlier versions, where they read the cells of its row or compared its text otherwise."""
+    """What a task was to an earlier version, which read the cells of its row or compared its text otherwise."""
 
     row: str
     fields: dict[str, str]
     fingerprint: str
     digests: Digests
+    former: "FormerReading | None" = None  # to a version before that one
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):

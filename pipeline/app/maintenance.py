@@ -26,7 +26,7 @@ from pipeline.app.locking import open_store, recorded_task, store_settings
 from pipeline.app.orphans import Orphans
 from pipeline.app.planning import PRESENT, file_view, plan_rows, reading, upstream_of
 from pipeline.buckets import Locations, as_input_error
-from pipeline.errors import Exit, InputError
+from pipeline.errors import Exit, InputError, StorageError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.inputs import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
@@ -74,7 +74,7 @@ def verify(setup: Setup, *, decode: bool = False, is_quick: bool = False) -> tup
 
 def _orphaned_paths(setup: Setup) -> Iterator[str]:
     """Yield the images of tasks that the manifest no longer has, as far as its rows can be read."""
-    with reading(setup) as reader, suppress(InputError):
+    with reading(setup) as reader, suppress(InputError, StorageError):
         orphans = Orphans(setup.manifest, reader)
         rows = orphans.watch(plan_rows(setup, reader, on_end=orphans.ended.append, files=FileView()))
         ids, paths = set[str](), set[str]()

@@ -110,8 +110,7 @@ class Renames:
         """
         if not self._has_images:
             return None
-        former = as_formerly_read(task)
-        ids = (self._reader.made_for(task) + ([] if former is None else self._reader.made_for(former)))[:CANDIDATES]
+        ids = [each for asked in (task, *as_formerly_read(task)) for each in self._reader.made_for(asked)][:CANDIDATES]
         free = [each for each in ids if _short(each) not in self._given and self._is_orphan(each)]
         known = self._reader.known_among(free)
         alike = [known[each] for each in free if each in known and not changed_aspects(task, known[each])]

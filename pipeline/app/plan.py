@@ -166,10 +166,11 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
 def _changed(setup: Setup, plan: Plan) -> Iterator[str]:
     """Say what is bought again, what checks may cost and found fault with, and what a run does without a request."""
     due = {key.why for key in plan.groups if key.is_due}
-    aspects = [each for each in Aspect if f"{each} changed" in due]
-    if aspects:
-        accept = f"imgpipe run {setup.command_of_selection} --accept {','.join(aspects)}"
-        yield f"{' and '.join(aspects)} changed: images made before are replaced; to keep them instead: {accept}"
+    changed = [each for each in Aspect if f"{each} changed" in due]
+    if changed:
+        behind_first = list(Aspect)[list(Aspect).index(changed[0]) :]  # a task shows the first of its changes only
+        accept = f"imgpipe run {setup.command_of_selection} --accept {','.join(behind_first)}"
+        yield f"{' and '.join(changed)} changed: images made before are replaced; to keep them instead: {accept}"
     if plan.redos.tasks:
         price = _price(setup, plan.redos).replace("for ", "for at most ")
         yield f"checks may also redo {count(plan.redos.tasks, 'image')}, {price}"

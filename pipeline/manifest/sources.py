@@ -225,22 +225,22 @@ class Sources:
             path = image.path if is_object(image.path) else os.path.relpath(image.path, self._folder)
             if image.image is not None:
                 self._inputs.learn(path, image.image)
-            data = Names("row", {**image.fields, **image.matrix, "id": image.row})
-            former, earlier = image.former, None
-            if former is not None:
-                earlier = Names("row", {**former.fields, **image.matrix, "id": former.row})
-            if where.fits(data) or (earlier is not None and where.fits(earlier)):
+            readings: list[UpstreamImage | FormerReading] = [image]
+            while (former := readings[-1].former) is not None:
+                readings.append(former)
+            cells = [Names("row", {**reading.fields, **image.matrix, "id": reading.row}) for reading in readings]
+            if any(map(where.fits, cells)):
                 row = SourceRow(
                     key=image.task_id.partition("/")[2].replace("@", "-"),
-                    data=data,
+                    data=cells[0],
                     file=_names_of(path, inside),
                     place=printable(path),
                     is_upstream=True,
                     matrix=dict(image.matrix),
                     texts=texts_of_chain(chosen, image.matrix),
                 )
-                if former is not None:
-                    row.former = replace(row, key=row.key.replace(image.row, former.row, 1), data=earlier)
+                for earlier, data in zip(readings[:0:-1], cells[:0:-1], strict=True):
+                    row.former = replace(row, key=row.key.replace(image.row, earlier.row, 1), data=data)
                 yield row
 
 

@@ -118,13 +118,13 @@ def _as_meant(cell: str) -> str:
 
     Git converts line ends inside cells, too, and the same table must give the same prompts on every machine.
     """
-    text = cell.replace("\r\n", "\n").replace("\r", "\n")
+    text = one_line_end = cell.replace("\r\n", "\n").replace("\r", "\n")
     if text.startswith("="):
         quoted = _QUOTED.fullmatch(text)
         if quoted is None and _FUNCTION.match(text):
             return Valueless("a formula, not its value")
         text = text if quoted is None else quoted[1].replace('""', '"')
-    return _reread(text, cell)
+    return _reread(text, cell, one_line_end)
 
 
 def _encoding(path: Path) -> str:
@@ -222,10 +222,10 @@ def sheet_rows(
             chosen(name, book.sheet_names, hidden)
             for number, values in enumerate(found.iter_rows(), 1):
                 cells = [text_of_cell(value) for value in values]
-                for column, text in shown.get(number, ()):
+                for column, text, last in shown.get(number, ()):
                     at = column - left
                     if 0 <= at < len(cells):  # else a formula without a value, beside the table
-                        cells[at] = text if isinstance(text, Valueless) else _reread(text, cells[at])
+                        cells[at] = text if isinstance(text, Valueless) else _reread(text, cells[at], last or cells[at])
                 yield number, cells
     except CalamineError as error:
         raise BadValue(f"is not a workbook that can be read: {error}", _SAVE_ANEW) from None
@@ -274,19 +274,19 @@ def check_in_child(path: Path, program: str, what: str, instead: str, sheet: str
 
 
 class Reread(str):
-    """A cell that earlier versions read as `former`: what was bought for it then is not bought again."""
+    """A cell that earlier versions read otherwise: what was bought for it then is not bought again."""
 
     __slots__ = ("former",)
-    former: str
+    former: tuple[str, str]  # as the first version read it, and as the one before this did
 
 
-def _reread(text: str, former: str) -> str:
-    if isinstance(former, Reread):
-        former = former.former
-    if text == former:
+def _reread(text: str, first: str, last: str) -> str:
+    if isinstance(first, Reread):
+        first = first.former[0]
+    if text == first == last:
         return text
     cell = Reread(text)
-    cell.former = former
+    cell.former = first, str(last)
     return cell
 
 
@@ -299,20 +299,18 @@ class Valueless(str):
 _ATTRIBUTES = re.compile(rb'([\w:]+)="([^"]*)"')
 _CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*[^/>])?>(.*?)</(?:\w+:)?c>", re.DOTALL)
 _FORMULA, _VALUE = re.compile(rb"<(?:\w+:)?f\b"), re.compile(rb"<(?:\w+:)?v\b[^>]*>([^<]+)<")
-
-
 _HIDDEN_ROW = re.compile(rb"""<(?:\w+:)?row\b[^>]*\bhidden=["'](?:1|true)["'](?:[^>]*[^/>])?>""")  # with cells
 
 
-def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str]]], int]:
+def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str, str]]], int]:
     """Find the cells of an xlsx sheet that show something else than is read, and count its hidden rows.
 
-    The cells: row from 1 -> (column from 0, text). The library reads those without a value as empty
+    The cells: row from 1 -> (column from 0, what `_shown` returns). The library reads those without a value as empty
     (dimastbk/python-calamine#105, #107), so that prompts would lack words unnoticed, and 00042 and 25 % as 42 and 0.25.
     """
-    found: dict[int, list[tuple[int, str]]] = {}
     if not zipfile.is_zipfile(path):
-        return found, 0
+        return {}, 0
+    found: dict[int, list[tuple[int, str, str]]] = {}
     with zipfile.ZipFile(path) as archive:
         part = _part_of(archive, sheet)
         data = b"" if part is None else archive.read(part)
@@ -320,43 +318,45 @@ def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str]]], in
     hidden = len(_HIDDEN_ROW.findall(data))
     if b't="e"' not in data and _FORMULA.search(data) is None and not formats:
         return found, hidden
-    for attributes, content in _CELL.findall(data):
-        named = dict(_ATTRIBUTES.findall(attributes))
+    for cell in _CELL.finditer(data):
+        named = dict(_ATTRIBUTES.findall(cell[1] or b""))
         at = re.fullmatch(rb"([A-Z]{1,3})(\d{1,7})", named.get(b"r", b""))
-        text = None if at is None else _shown(named, content, formats)
-        if at is not None and text is not None:
+        texts = None if at is None else _shown(named, cell[2], formats)
+        if at is not None and texts is not None:
             column = functools.reduce(lambda number, letter: number * 26 + letter - 64, at[1], 0) - 1
-            found.setdefault(int(at[2]), []).append((column, text))
+            found.setdefault(int(at[2]), []).append((column, *texts))
     return found, hidden
 
 
-def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, str]) -> str | None:
-    """Return what a cell shows; None: its value as it is read."""
+def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, tuple[str, bool]]) -> tuple[str, str] | None:
+    """Return what a cell shows, and what the version before this one read ("": its value); None: its value."""
     kind, value = named.get(b"t", b"n"), _VALUE.search(content)
     if kind == b"e" and value is not None:
-        return Valueless(value[1].decode("ascii", "replace"))
+        return Valueless(value[1].decode("ascii", "replace")), ""
     if kind == b"e" or (kind == b"n" and value is None and _FORMULA.search(content)):
-        return Valueless("a formula without a value")
+        return Valueless("a formula without a value"), ""
     if kind == b"n" and value is not None and named.get(b"s") in formats:
-        number = float(html.unescape(value[1].decode("ascii", "replace")))
+        number, (form, is_older) = float(html.unescape(value[1].decode("ascii", "replace"))), formats[named[b"s"]]
         with localcontext(rounding=ROUND_HALF_UP):
-            return formats[named[b"s"]].format(Decimal(f"{number:.15g}"))
+            return form.format(Decimal(f"{number:.15g}")), form.format(number) if is_older else ""
     return None
 
 
 _DECORATION = re.compile(r"""\[\$[^\]]*\]|"[^"]*"|[\\_*].|[\s$€£¥]""")  # of a number format: currencies, texts, padding
 _CODE = re.compile(r"(?:#,##|#)?(0+)(?:\.(0+))?(%)?")
-# ECMA-376, part 1, 18.8.30
-_BUILT_IN = {b"1": "0", b"2": "0.00", b"3": "#,##0", b"4": "#,##0.00", b"9": "0%", b"10": "0.00%", b"44": "#,##0.00"}
+_BUILT_IN = {b"1": "0", b"2": "0.00", b"9": "0%", b"10": "0.00%"}  # ECMA-376, part 1, 18.8.30
+_BUILT_IN |= dict.fromkeys((b"3", b"37", b"38", b"41"), "#,##0")
+_BUILT_IN |= dict.fromkeys((b"4", b"39", b"40", b"43", b"44"), "#,##0.00")
 
 
-def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, str]:
+def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, tuple[str, bool]]:
     """Return the styles of an xlsx workbook that give a number zeros, decimals or a percent sign: index -> format.
 
-    Currencies and the signs between thousands are left out: what they are depends on who looks.
+    With each: whether the version before this one applied it, too. Currencies and the signs between thousands are left
+    out: what they are depends on who looks.
     """
-    styles = archive.read("xl/styles.xml") if "xl/styles.xml" in archive.namelist() else b""
-    codes = dict(_BUILT_IN)
+    part, codes = "xl/styles.xml", dict(_BUILT_IN)
+    styles = archive.read(part) if part in archive.namelist() else b""
     for tag in re.findall(rb"<(?:\w+:)?numFmt\b[^>]*>", styles):
         named = dict(_ATTRIBUTES.findall(tag))
         codes[named.get(b"numFmtId", b"")] = html.unescape(named.get(b"formatCode", b"").decode("utf-8", "replace"))
@@ -366,7 +366,8 @@ def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, str]:
         if found is not None:
             zeros, decimals = len(found[1]), len(found[2] or "")
             width = f"0{zeros + decimals + bool(decimals)}" if zeros > 1 and not found[3] else ""
-            formats[number] = f"{{:{width}.{decimals}{found[3] or 'f'}}}"
+            is_older = found[0] == code and code.startswith("0") and bool(found[3] or (zeros > 1 and not decimals))
+            formats[number] = f"{{:{width}.{decimals}{found[3] or 'f'}}}", is_older
     cells = styles.partition(b"cellXfs")[2].partition(b"cellXfs")[0]
     used = [dict(_ATTRIBUTES.findall(tag)).get(b"numFmtId") for tag in re.findall(rb"<(?:\w+:)?xf\b[^>]*>", cells)]
     return {b"%d" % index: formats[number] for index, number in enumerate(used) if number in formats}
@@ -402,13 +403,13 @@ def text_of_cell(value: object) -> str:
         case float() if value.is_integer():
             return str(int(value))
         case float():
-            return _reread(f"{value:.15g}", str(value))
+            return _reread(text := f"{value:.15g}", str(value), text)
         case datetime.datetime() if value.time() == datetime.time():
             return value.date().isoformat()
         case datetime.datetime():
             return value.isoformat(" ")
         case _:
-            return _reread(str(value).replace("\r\n", "\n"), str(value))
+            return _reread(text := str(value).replace("\r\n", "\n"), str(value), text)
 
 
 def _chosen(sheet: str | None, book: "CalamineWorkbook") -> str:

@@ -34,7 +34,7 @@ class SourceRow:
     is_upstream: bool = False  # its image is another task's output
     matrix: Mapping[str, str] | None = None  # that of the task whose image it takes; a job's own axes win
     texts: Mapping[str, str] = field(default_factory=dict)  # what the names in `matrix` stand for in prompts
-    former: "SourceRow | None" = None  # as earlier versions read it, where they did otherwise
+    former: "SourceRow | None" = None  # as an earlier version read it, where it did otherwise
     fields: dict[str, str] = field(init=False)  # its cells as text, for reports and selections
 
     def __post_init__(self) -> None:
@@ -93,8 +93,8 @@ class Where:
         text = _as_text(value)
         if len(self._seen[name]) < _SEEN:
             self._seen[name][text] = None
-        former = value.former if value.__class__ is Reread else text
-        return not self._wanted[name].isdisjoint((_folded(text), _folded(former)))
+        former = value.former if value.__class__ is Reread else ()
+        return not self._wanted[name].isdisjoint(map(_folded, (text, *former)))
 
 
 def _folded(text: str) -> str:
@@ -138,11 +138,14 @@ class Table:
         if self._needs_key and not name.strip():
             what = f"the key {self._key!r} is " + lacking.get(self._key, "empty" if self._key in cells else "missing")
             return Problem(file=file, line=line, what=f"{what} in this row", instead="give every row its own key")
-        earlier = {name: cell.former for name, cell in cells.items() if cell.__class__ is Reread}
-        former = None
-        if earlier:
-            former = SourceRow(earlier.get(self._key, name), data=Names("row", {**cells, **earlier}, lacking))
-            cells = {**cells, **{each: str(cells[each]) for each in earlier}}
+        reread = {each: cell for each, cell in cells.items() if cell.__class__ is Reread}
+        cells = {**cells, **{each: str(cell) for each, cell in reread.items()}} if reread else cells
+        readings, former = [cells], None
+        for texts in zip(*(cell.former for cell in reread.values()), strict=True):
+            earlier = {**cells, **dict(zip(reread, texts, strict=True))}
+            if earlier not in readings:
+                readings.append(earlier)
+                former = SourceRow(_as_text(earlier.get(self._key)), data=Names("row", earlier, lacking), former=former)
         return SourceRow(name, data=Names("row", cells, lacking), place=f"{file}:{line}", line=line, former=former)
 
 

@@ -125,9 +125,10 @@ class TaskMaker:
         for variant in range(1, recipe.variants + 1):
             context["variant"] = variant
             task, key = self._task(row, recipe, combination, context)
-            if row.former is not None:
-                former = self._former(plan, recipe, row.former, combination, variant)
-                task = task if former is None else msgspec.structs.replace(task, former=former)
+            earlier = row.former
+            while earlier is not None:
+                task = self._with_former(task, plan, recipe, earlier, combination)
+                earlier = earlier.former
             yield task, key
 
     def _context(self, plan: JobPlan, recipe: Recipe, row: SourceRow, combination: Combination) -> Context:
@@ -141,18 +142,17 @@ class TaskMaker:
         context["id"] = self._row_id(recipe, row, combination, context)
         return context
 
-    def _former(
-        self, plan: JobPlan, recipe: Recipe, row: SourceRow, combination: Combination, variant: int
-    ) -> FormerReading | None:
-        """Return what a variant was by a row as earlier versions read it; None: they made none."""
+    def _with_former(self, task: Task, plan: JobPlan, recipe: Recipe, row: SourceRow, combination: Combination) -> Task:
+        """Add what a task was by a row as an earlier version read it, if that made one of it."""
         steps = _Steps()
         try:
-            context = self._context(plan, recipe, row, combination) | {"variant": variant}
+            context = self._context(plan, recipe, row, combination) | {"variant": task.variant}
             asked, _ = self._request(steps, recipe, context)
             steps.end()
         except BadValue:
-            return None
-        return _reading(asked, context["id"], row)
+            return task
+        former = _reading(asked, context["id"], row)
+        return msgspec.structs.replace(task, former=msgspec.structs.replace(former, former=task.former))
 
     def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination, context: Context) -> str:
         key, label = row.key, combination.label

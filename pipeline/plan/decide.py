@@ -6,7 +6,7 @@ Files are only looked at; listings are kept while one plan is made.
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
@@ -179,8 +179,7 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
     """
     if known.fingerprint in _fingerprints(task):
         return []
-    former = as_formerly_read(task)
-    if former is not None and not changed_aspects(former, known):
+    if any(not changed_aspects(former, known) for former in as_formerly_read(task)):
         return []
     differing = [each for each in Aspect if getattr(task.digests, each.value) != getattr(known.digests, each.value)]
     if Aspect.INPUTS in differing and _has_same_pixels(task, known):
@@ -191,16 +190,16 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
     return differing or [Aspect.PARAMS]
 
 
-def as_formerly_read(task: Task) -> Task | None:
-    """Return the request by the cells of its row as earlier versions read them; None: the same."""
+def as_formerly_read(task: Task) -> Iterator[Task]:
+    """Yield the request as earlier versions read the cells of its row and compared its text."""
     former = task.former
-    if former is None:
-        return None
-    return msgspec.structs.replace(task, fingerprint=former.fingerprint, digests=former.digests, former=None)
+    while former is not None:
+        yield msgspec.structs.replace(task, fingerprint=former.fingerprint, digests=former.digests, former=None)
+        former = former.former
 
 
 def _fingerprints(task: Task) -> tuple[str, ...]:
-    return (task.fingerprint,) if task.former is None else (task.fingerprint, task.former.fingerprint)
+    return (task.fingerprint, *(former.fingerprint for former in as_formerly_read(task)))
 
 
 def _has_same_pixels(task: Task, known: Known) -> bool:

@@ -134,10 +134,13 @@ class Ledger:
     def _open(self) -> sqlite3.Connection:
         try:
             connection = connect(self.path, "mode=rw", busy_s=self._busy_s)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA temp_store = MEMORY")
+            with contextlib.ExitStack() as undo:
+                undo.callback(connection.close)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA temp_store = MEMORY")
+                undo.pop_all()
         except FROM_SQLITE as error:
             raise self._translated(error) from error
         return connection

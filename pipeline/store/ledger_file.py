@@ -198,9 +198,12 @@ def _open_reader(path: Path, options: str, busy_s: float) -> sqlite3.Connection:
 def _migrated_copy(old: sqlite3.Connection, version: int) -> sqlite3.Connection:
     """Return an older ledger in today's shape, in memory: who only looks writes nothing, and the next run migrates."""
     copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    with contextlib.closing(old):
-        old.backup(copy)
-    _apply(copy, MIGRATIONS, done=version)
+    with contextlib.ExitStack() as undo:
+        undo.callback(copy.close)
+        with contextlib.closing(old):
+            old.backup(copy)
+        _apply(copy, MIGRATIONS, done=version)
+        undo.pop_all()
     return copy
 
 
@@ -274,8 +277,11 @@ def connect(path: Path, options: str, *, busy_s: float, is_shared: bool = False)
     """Open a ledger, or its marks, by URI; `is_shared`: the caller sees to it that one thread at a time uses it."""
     uri = f"{path.absolute().as_uri()}?{options}"
     connection = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=not is_shared)
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("PRAGMA cell_size_check = ON")
+    with contextlib.ExitStack() as undo:
+        undo.callback(connection.close)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        undo.pop_all()
     return connection
 
 

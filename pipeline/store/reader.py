@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 from pathlib import Path
@@ -146,13 +146,12 @@ class LedgerReader:
 
     def orphans(self, ids: Iterable[str]) -> Iterator[Known]:
         """Walk the known tasks that are not among `ids` (removed from the manifest). Memory stays flat."""
-        with sqlite3.connect("") as scratch:
+        with closing(sqlite3.connect("")) as scratch:
             scratch.execute("CREATE TABLE present (id TEXT PRIMARY KEY) WITHOUT ROWID")
             scratch.executemany("INSERT OR IGNORE INTO present VALUES (?)", ((rows.text(each),) for each in ids))
             for known in self.all_known():
                 if scratch.execute("SELECT 1 FROM present WHERE id = ?", (known.id,)).fetchone() is None:
                     yield known
-        scratch.close()
 
     def claimed_elsewhere(self, names: Iterable[str]) -> dict[str, str]:
         """Return, by output name, `manifest: id` of another manifest's task that has it in the same directory."""

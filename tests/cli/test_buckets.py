@@ -157,6 +157,20 @@ def test_a_delivery_that_s3_answers_oddly_is_whole(imgpipe: Imgpipe, s3: Scripte
     assert (told.exit, told.json["counts"]) == (0, {"replaced": 2}), told.err
 
 
+def test_verify_says_what_is_missing_although_the_bucket_of_the_inputs_is_away(
+    imgpipe: Imgpipe, s3: ScriptedS3
+) -> None:
+    s3.objects["in/a.png"] = (image(1).data, {})
+    path = imgpipe.made(
+        "{night: {each: {files: 's3://bucket/in/*.png'}, images: ['{{ file.path }}'], prompt: At night}}"
+    )
+    imgpipe.images()[0].unlink()
+    for method in ("GET", "HEAD", "LIST"):
+        s3.tell(method, *[Answer(503, "SlowDown")] * 50)
+    told = imgpipe("verify", path, "--json")
+    assert (told.exit, len(told.json["missing"])) == (3, 1), told.err
+
+
 def test_a_rehearsed_delivery_writes_to_no_bucket(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:
     text = made.read_text().replace("{shop: {", "{shop: {from: done, ")
     made.write_text("\n".join(line for line in text.splitlines() if not line.startswith("provider:")))

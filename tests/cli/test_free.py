@@ -72,6 +72,17 @@ def test_an_accepted_change_is_remembered_and_never_bought(imgpipe: Imgpipe) -> 
     assert imgpipe("plan", manifest, "--json").json["reasons"] == {"prompt changed": 1}
 
 
+def test_what_plan_advises_keeps_an_image_that_changed_in_two_ways(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    text = manifest.read_text().replace("provider: {", "provider: {model: gemini-3-pro-image, ")
+    manifest.write_text(text.replace("A red mug", "A RED mug").replace(", blue: A blue mug", ""))
+    (advice,) = (
+        note for note in imgpipe("plan", manifest, "--json").json["notes"] if note.startswith("prompt changed")
+    )
+    accepted = imgpipe("run", manifest, "--accept", advice.rpartition("--accept ")[2], "--json")
+    assert (accepted.exit, accepted.json["attempts"]) == (0, 0)
+
+
 def test_plan_accept_only_shows(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.made()
     manifest.write_text(manifest.read_text().replace("A red mug", "A RED mug"))

@@ -46,6 +46,7 @@ def test_a_file_that_somebody_renamed_is_found_by_its_bytes(imgpipe: Imgpipe) ->
     ended = imgpipe("verify", manifest)
     assert ended.exit == 3
     assert f"missing: mugs/{red.name} (now mugs/final{red.suffix})\n" in ended.out
+    assert f"missing: mugs/{red.name}\n" in imgpipe("verify", manifest, "--quick").out, "it reads no other file"
     assert imgpipe("verify", manifest, "--json").json["missing"] == [f"mugs/{red.name}"]
     assert blue.exists()
 

@@ -380,17 +380,20 @@ def test_a_chain_takes_the_images_whose_cells_fit_where_as_a_table_does(desk):
     assert [task.prompt for task in tasks] == ["x"]
 
 
-@pytest.mark.parametrize("wanted", ["25%", "0.25"])
+@pytest.mark.parametrize("wanted", ["25%", "25.0%", "0.25"])
 def test_a_chain_finds_a_cell_by_the_text_of_now_and_of_before(desk, wanted):
     each = f"{{job: a, where: {{share: {wanted}}}}}"
     text = f"jobs: {{a: {{prompt: p}}, b: {{each: {each}, prompt: '{{{{ row.share }}}}'}}}}\n"
-    former = FormerReading(row="x", fields={"share": "0.25"}, fingerprint="f", digests=Digests("p", "i", "g", "m"))
+    former = None
+    for share in ("0.25", "25.0%"):
+        digests = Digests("p", "i", "g", "m")
+        former = FormerReading(row="x", fields={"share": share}, fingerprint="f", digests=digests, former=former)
     image, cells = str(desk.write("x.png")), {"share": "25%"}
     images = [UpstreamImage(task_id="a/x", row="x", path=image, matrix={}, fields=cells, former=former)]
     (task,) = Expansion(desk.load(text), digests=read_digest, jobs=["b"], upstream=lambda _job: images)
     assert task.prompt == "25%"
-    assert task.former is not None
-    assert task.former.fields == {"share": "0.25", "id": "x"}
+    first, last = task.former, task.former.former
+    assert [first.fields, last.fields] == [{"share": each, "id": "x"} for each in ("0.25", "25.0%")]
 
 
 LONG_CHAIN = """\

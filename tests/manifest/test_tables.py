@@ -1,9 +1,11 @@
 """Tables are read row by row; every row that cannot be used is told with its line, and hides no other."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import unicodedata
 import zipfile
 from collections import Counter
 
@@ -12,6 +14,7 @@ import pytest
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.inputs import read_digest
 from pipeline.model import FormerReading
+from pipeline.plan.decide import as_formerly_read
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
 
@@ -586,6 +589,28 @@ def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
 
 
 @pytest.mark.parametrize(
+    ("code", "stored", "readings"),
+    [
+        ("0.00", "19.900000000000002", ("19.90", "19.9", "19.900000000000002")),
+        ("0%", "0.125", ("13%", "12%", "0.125")),
+        ("00000", "42.5", ("00043", "00042", "42.5")),
+        ("[$-407]0%", "0.125", ("13%", "0.125")),
+    ],
+)
+def test_a_number_is_recognised_by_what_each_version_read(desk, code, stored, readings):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    apart = unicodedata.normalize("NFD", "Küche")
+    row = f'{text_cells("a")}<c r="B2" s="1"><v>{stored}</v></c>'
+    workbook(desk.folder / "p.xlsx", One=sheet(text_cells("id", "title"), row))
+    with zipfile.ZipFile(desk.folder / "p.xlsx", "a") as book:
+        book.writestr("xl/styles.xml", STYLES.replace('"00000"', f'"{code}"'))
+    (task,) = desk.tasks(f"jobs: {{a: {{each: {{xlsx: p.xlsx}}, prompt: '{{{{ row.title }}}} {apart}'}}}}\n")
+    assert task.prompt == f"{readings[0]} {apart}"
+    bought = [hashlib.sha256(f"{each} {apart}".encode()).hexdigest()[:16] for each in readings]
+    assert {former.digests.prompt for former in as_formerly_read(task)} == set(bought)
+
+
+@pytest.mark.parametrize(
     ("code", "stored", "shown"),
     [
         ("#,##0.00", "1234.5", "1234.50"),
@@ -593,6 +618,7 @@ def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
         ("[$€-407]\\ 0.00", "2.675", "2.68"),
         ("0", "19.99", "20"),
         ("000.0", "1.25", "001.3"),
+        ("0.00_);(0.00)", "-5", "-5.00"),
         ("0.00E+00", "1234.5", "1234.5"),
         ("# ?/?", "0.5", "0.5"),
         ("General", "1.25", "1.25"),
