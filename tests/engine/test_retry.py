@@ -140,7 +140,7 @@ def test_the_wait_is_full_jitter_under_a_doubling_ceiling(fault: Fault, nth: int
     assert wait_s(fault, tally, RETRY, hint_s=None, random=lambda: 0.0) == 0.0
 
 
-def test_H24_no_wait_is_longer_than_the_minute_after_which_nobody_was_reached() -> None:
+def test_H24_waits_stay_short_so_that_a_run_that_reaches_nobody_ends_after_a_minute() -> None:
     tally = AttemptHistory()
     for _ in range(20):
         tally.add(Fault.UNREACHABLE)
