@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,7 +177,7 @@ async def generate(
     budget_usd: float,
     provider: str = "cometapi",
     **defaults: object,
-) -> AsyncIterator[Generated]:
+) -> AsyncGenerator[Generated, None]:
     """Yield the images of `prompts` as they arrive; those on disk already come first and cost nothing.
 
     prompts: texts (also from an async iterable, which is read to its end first), a mapping id -> text, or rows:
@@ -186,8 +186,10 @@ async def generate(
     size="2K", aspect_ratio="16:9".
 
     Raises InputError that names the argument when something is wrong with one, RunFailed after the last image when some
-    are missing. Leaving the loop early, or cancelling it, sends nothing new and waits for the images in flight, which
-    are paid for; cancelled again, it leaves them unknown. A call for the same folder waits a minute for one that ends.
+    are missing. Closing it early, or cancelling it, sends nothing new and waits for the images in flight, which are
+    paid for; cancelled again, it leaves them unknown. A `break` closes it in the background, for which `asyncio.run`
+    does not wait: a script breaks inside `async with contextlib.aclosing(generate(...)) as images:`. A call for the
+    same folder waits a minute for one that ends.
     """
     from pipeline.app import context
 
@@ -214,16 +216,15 @@ async def generate(
             yield arrival
     with _naming_arguments(manifest):
         summary = running.result()
-        is_short = len(there) < len(sent)  # the rest may have come from a call that was waited for
-        late = [image for image in _present(setup, sent) if image.id not in there] if is_short else []
-    for image in late:
+        late = [each for each in _present(setup, sent) if each.id not in there] if len(there) < len(sent) else []
+    for image in late:  # of a call that was waited for
         yield image
     if summary.exit:
         raise RunFailed(summary)
 
 
 @asynccontextmanager
-async def _running(setup: "Setup", listen: "Listener") -> "AsyncIterator[asyncio.Task[RunSummary]]":
+async def _running(setup: "Setup", listen: "Listener") -> "AsyncGenerator[asyncio.Task[RunSummary], None]":
     """Run in a task. Leaving before it has ended is the first signal of a run, being cancelled meanwhile the second."""
     from pipeline.app.run import Signals, run
 
@@ -233,16 +234,17 @@ async def _running(setup: "Setup", listen: "Listener") -> "AsyncIterator[asyncio
     try:
         yield task
     finally:
-        if not task.done():
+        cancelled = None
+        while not task.done():
             signals.stop(Exit.INTERRUPTED, LEFT)
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            signals.stop(Exit.INTERRUPTED, LEFT)
-            await asyncio.wait({task})
-            raise
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
         if not task.cancelled():
             task.exception()  # looked at: whoever leaves early asks for no result
+        if cancelled is not None:
+            raise cancelled
 
 
 def _id(prompt: str) -> str:

@@ -35,7 +35,7 @@ PAGE: Final = 1000  # objects that one list request brings; what S3 gives at mos
 CONNECT_S: Final = 5
 REQUEST_S: Final = 60
 RETRY_S: Final = 30  # from the first try of a request to the last; then its image is kept in the state directory
-PUT_TRIES: Final = 4  # of a put that "exists" although nothing is there
+PUT_TRIES: Final = 4  # of a put that is refused because an object exists, although none does
 ENDPOINTS: Final = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
@@ -164,8 +164,8 @@ class Bucket:
     def put_new(self, path: str, data: bytes, attributes: Mapping[str, str]) -> int:
         """Put an object where none is; return its version.
 
-        "It exists" and nothing there is S3's 409 to two writers at once, and means again. Raises ObjectExists, which
-        may be this very object, put by a try whose answer was lost. BucketError.
+        S3 may answer two writers with 409 although nothing was written: then the put is repeated. Raises ObjectExists:
+        one is there, perhaps this very one, put by a try whose answer was lost. BucketError.
         """
         import obstore.exceptions as answers
 

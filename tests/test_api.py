@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 import sqlite3
+import threading
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -105,7 +106,7 @@ async def test_leaving_the_loop_early_saves_what_is_in_flight(tmp_path: Path, mo
         found += 1
         if found == 2:  # not the first one, which is asked for alone
             break
-    await images.aclose()  # type: ignore[attr-defined]
+    await images.aclose()
     attempts = outcomes(tmp_path)
     assert set(attempts) == {"ok"}
     assert found < attempts["ok"] < len(MANY)
@@ -137,6 +138,21 @@ async def test_cancelled_twice_a_run_leaves_what_is_in_flight_unknown(tmp_path: 
     with pytest.raises(asyncio.CancelledError):
         await running
     assert set(outcomes(tmp_path / "out")) == {"unknown"}
+
+
+@pytest.mark.parametrize("times", [2, 3])
+async def test_cancelled_again_before_anything_is_sent_a_run_closes_its_ledger(tmp_path: Path, times: int) -> None:
+    running = asyncio.create_task(collect(PROMPTS, tmp_path))
+    while "open the store" not in {task.get_name() for task in asyncio.all_tasks()}:
+        await asyncio.sleep(0)
+    for _ in range(times):
+        running.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert "ledger" not in {thread.name for thread in threading.enumerate()}
+    assert len(await collect(PROMPTS, tmp_path)) == len(PROMPTS)
 
 
 async def test_a_wrong_key_of_a_job_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from pipeline.text import count, moment, money, usd
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
 CLOCK_SLACK: Final = timedelta(minutes=5)  # by which a clock may be set back between runs without a word
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+NAMED: Final = 5  # files that are in the way
 DEAREST_MICROUSD: Final = 300_000  # of one image whose price is not known: the dearest reservation of the catalogue
 REMEMBERED: Final = timedelta(days=30)  # how long what an answer cost raises what is reserved
 
@@ -77,7 +78,8 @@ def check_beginning(setup: Setup, reader: LedgerReader, plan: Plan) -> None:
         number = plan.states[TaskState.CONFLICT]
         raise InputError(
             f"files exist under the names of {count(number, 'task')}, and no purchase is on record; if a ledger was"
-            f" lost: imgpipe rebuild {setup.command}; else move the files, change `output`, or --exclude the tasks"
+            f" lost: imgpipe rebuild {setup.command}; else move the files, change `output`, or --exclude the tasks",
+            *plan.notes[:NAMED],
         )
 
 

@@ -149,7 +149,7 @@ def _chosen(
     with reading(setup) as reader:
         files = file_view(setup.manifest.output_dir, reader)
         orphans, unseen, standing = Orphans(setup.manifest, reader), set(former), set[str]()
-        varied = {task_id.rpartition("@")[0] for task_id in former}
+        varied = {_row_of_variant(task_id) for task_id in former}
 
         def rows() -> Iterator[PlanRow]:
             for row in orphans.watch(plan_rows(setup, reader, on_end=orphans.ended.append, files=files)):
@@ -170,8 +170,14 @@ def _chosen(
     for task_id in sorted(unseen - unpicked):
         if task_id.partition("/")[0] in unsure:
             yield task_id, None, "the rows of its job cannot all be read now"
-        elif from_picked and task_id.rpartition("@")[0] in standing:
+        elif from_picked and _row_of_variant(task_id) in standing:
             yield task_id, None, "its row has fewer variants now; raise `variants` again, or pick another one"
+
+
+def _row_of_variant(task_id: str) -> str:
+    """Return `job/row` of `job/row@variant`; empty: the id has no variant (`icons/home@2x`)."""
+    row, _, variant = task_id.rpartition("@")
+    return row if variant.isdecimal() else ""
 
 
 def _why_not(row: PlanRow, files: FileView, needed: Sequence[Mark | None]) -> str:

@@ -58,9 +58,9 @@ def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
             return replace(_tell(found, str(path), sha256, embedded), is_signed=signed)
     if embedded is not None:
         return replace(_embedded(str(path), sha256, embedded), is_signed=signed)
-    near = "no ledger above it" if isinstance(path, Path) else "no ledger of the working directory"
-    where, advice = (near, ADVICE) if state_dir is None else (f"no record of {state_dir}", DELIVERED)
-    what = f"is in {where}" if sha256 is not None else f"does not exist, and is in {where}"
+    near = "in no ledger above it" if isinstance(path, Path) else "in no ledger of the working directory"
+    where, advice = (near, ADVICE) if state_dir is None else (f"not in the ledger of {state_dir}", DELIVERED)
+    what = f"is {where}" if sha256 is not None else f"does not exist, and is {where}"
     raise InputError(f"{what}, and it has no embedded record", instead=advice, file=path)
 
 

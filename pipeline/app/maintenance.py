@@ -67,7 +67,9 @@ def verify(setup: Setup, *, decode: bool = False, is_quick: bool = False) -> tup
     found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
     if found.missing:
         unwanted = set(_orphaned_paths(setup))
-        found.missing = [path for path in found.missing if path not in unwanted]
+        missing = [path for path in found.missing if path not in unwanted]
+        found.checked -= len(found.missing) - len(missing)
+        found.missing = missing
     is_well = found.is_sound and (found.has_ledger or not found.unrecorded)
     return found, Exit.OK if is_well else Exit.SOME_FAILED
 

@@ -391,17 +391,17 @@ class Signals:
         raise asyncio.CancelledError
 
     def stop(self, exit_code: Exit, reason: str) -> None:
-        """Order the first stop, then the second."""
+        """Order the first stop, then the second. Planning that was stopped releases the lock in its own time."""
         is_first = self.exit is None
         self.exit = self.exit or exit_code
         if self.engine is not None and is_first:
             self.engine.halt(self.exit, reason)
         elif self.engine is not None:
             self.engine.abandon()
-        elif self._former and not is_first:
-            os._exit(self.exit)
-        elif self._planner is not None:
+        elif is_first and self._planner is not None:
             self._planner.cancel()
+        elif not is_first and self._former:
+            os._exit(self.exit)
 
     def _on(self, number: signal.Signals) -> None:
         is_timed = self.exit is None and self.engine is not None and number != signal.SIGINT

@@ -15,13 +15,11 @@ from pipeline.model import Fault, TaskState
 from pipeline.settings import Retry
 
 HINT_SPREAD: Final = 0.1  # workers that wait for one named moment come back over a tenth of it
-PATIENCE, LEAST = 4, 20  # uncounted repeats in one turn: so many times `retry.attempts`, at least LEAST; then
-# the task is deferred, but not before so many seconds, however short the waits are:
-PATIENCE_S: Final = {Fault.THROTTLED: 30.0, Fault.UNREACHABLE: 90.0}  # the throttle lets one probe at a time through
+PATIENCE, LEAST = 4, 20  # uncounted repeats in one turn: so many times `retry.attempts`, and so many at least
 
 
 class Wait(StrEnum):
-    """The classes of waits. Base and cap are multiples of `retry.wait`: see `_FACTORS`, initial and max."""
+    """The classes of waits. Base and cap are multiples of `retry.wait.initial` and `max`: see `_FACTORS`."""
 
     NONE = "none"  # the throttle's closure is the wait
     BRIEF = "brief"  # 1 to 5 s by default: a run that reached nobody is to end after 60 s, not in the midst of a wait
@@ -106,7 +104,7 @@ def may_repeat(fault: Fault, tally: AttemptHistory, retry: Retry, *, tried_s: fl
     tried_s: since its turn began.
     """
     rule = RULES[fault]
-    if tried_s < PATIENCE_S.get(fault, 0.0):
+    if tried_s < _patience_s(fault, retry):
         return True
     if rule.is_counted and tally.counted >= retry.attempts:
         return False
@@ -116,6 +114,17 @@ def may_repeat(fault: Fault, tally: AttemptHistory, retry: Retry, *, tried_s: fl
     if fault is Fault.OTHER:
         repeats = min(repeats, retry.unknown)  # it may have been billed as well
     return tally.faults[fault] <= repeats
+
+
+def _patience_s(fault: Fault, retry: Retry) -> float:
+    """Return for how long repeats are not limited: the throttle lets one probe at a time through."""
+    match fault:
+        case Fault.THROTTLED:
+            return 30.0
+        case Fault.UNREACHABLE:  # by default until the throttle gives up
+            return max(90.0, 11 * retry.wait_max_s)
+        case _:
+            return 0.0
 
 
 def exhausted(tally: AttemptHistory, retry: Retry) -> Fault | None:

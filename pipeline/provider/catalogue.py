@@ -98,6 +98,10 @@ def _microusd(usd: float) -> int:
     return ceil(Fraction(str(usd)) * 1_000_000)
 
 
+def _bare(model: str) -> str:
+    return model.removeprefix("models/")  # as Google's pages and lists write it
+
+
 class Catalogue:
     """The models' tables, with a person's own prices before them."""
 
@@ -114,7 +118,7 @@ class Catalogue:
 
     def own_price(self, model: str, size: str | None, images: int = 1) -> int | None:
         """Return what so many images cost by what a person wrote under `prices:`, in micro-USD; None: nothing."""
-        own = self._own.get(model)
+        own = self._own.get(model, self._own.get(_bare(model)))
         price = own.get(size or DEFAULT_SIZE) if isinstance(own, Mapping) else own
         return None if price is None else price * images
 
@@ -124,7 +128,7 @@ class Catalogue:
         return None if known is None else _tables().families[known.family]
 
     def _known(self, model: str) -> _Model | None:
-        return self._models.get(model.removeprefix("models/"))  # as Google's pages and lists write it
+        return self._models.get(_bare(model))
 
     def ratio(self, kind: Kind) -> float:
         """Return what `kind` bills of the list price, such as 0.8."""

@@ -249,8 +249,8 @@ class ServerError:
     @property
     def is_no_such_path(self) -> bool:
         """Whether a 404 is about the address, not about a model or a file."""
-        is_silent = not (self.message or self.names)
-        return self.is_page or is_silent or _NO_SUCH_PATH.search(self.message) is not None
+        is_of_no_api = not self.names and self.message[:1] in ("", "{")  # nothing, or a body in fields of its own
+        return self.is_page or is_of_no_api or _NO_SUCH_PATH.search(self.message) is not None
 
 
 def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first: bool = False) -> tuple[Fault, Billed]:

@@ -294,9 +294,7 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             fault = Fault.ADDRESS if is_first else Fault.UNREACHABLE  # a server that did it before may be restarting
             return fault, Billed.NO, "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS"
         case aiohttp.ClientProxyConnectionError():
-            words = (
-                f"the proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
-            )
+            words = f"the proxy {error.host}:{error.port} cannot be reached: {_system_words(error.os_error)}"
             return Fault.UNREACHABLE, Billed.NO, words
         case aiohttp.ClientConnectorError():
             words = f"Cannot connect to host {error.host}:{error.port}: {_system_words(error.os_error)}"

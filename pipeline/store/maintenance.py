@@ -138,7 +138,8 @@ class Maintenance:
         row = self._row(task.id)
         if edit is Edit.ABSENT:
             return "accept_absent", row
-        paths = dict.fromkeys((artifact.path, *(task.name + suffix for suffix in IMAGE_SUFFIXES)))
+        suffixes = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
+        paths = dict.fromkeys((artifact.path, *(task.name + suffix for suffix in suffixes)))
         standing = (self._standing(replace(artifact, path=path)) for path in paths)
         edited = next((each for each in standing if each is not None), None)
         return None if edited is None else ("accept_edited", row | rows.artifact_row(edited))

@@ -160,7 +160,7 @@ class Store:
     ) -> None:
         """Record an attempt that left no image under a final name. Raises LedgerError, StorageError.
 
-        What is remembered of an input image that was found to be another is forgotten: the next plan reads it.
+        Where an input image could not be used, the digests of the task's files are forgotten: the next plan reads them.
         """
         now, state_dir = self._settings.now_us(), self._settings.state_dir
         images = attempt.task.images if failure.fault is Fault.INPUT else ()

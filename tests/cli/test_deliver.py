@@ -196,6 +196,16 @@ def test_a_picked_variant_stays_delivered_when_there_are_fewer_variants(imgpipe:
     assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "replaced"}
 
 
+def test_a_row_with_an_at_sign_is_withdrawn_when_it_goes(imgpipe: Imgpipe) -> None:
+    name = SHOP.replace("sku_{{ matrix.thing.key }}", "{{ id }}")
+    path = imgpipe.made("{icons: {prompt: A house, checks: {blank: off}, items: {home: {}, home@2x: {}}}}", extra=name)
+    mark(imgpipe, "picked", "icons/home", "icons/home@2x")
+    imgpipe("export", path)
+    path.write_text(path.read_text().replace(", home@2x: {}", ""))
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"home.jpg": "unchanged", "home@2x.jpg": "withdrawn"}
+
+
 def edit(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"x")
 

@@ -25,6 +25,7 @@ def test_images_without_their_ledger_stop_a_run_before_anything_is_bought(
         assert (ended.exit, len(imgpipe.images())) == (2, 2)
         assert "files exist under the names of 2 tasks" in ended.err
         assert f"imgpipe rebuild {path}" in ended.err
+        assert all(f"mugs/{file.stem}: mugs/{file.name} is in the way" in ended.err for file in imgpipe.images())
     assert imgpipe("rebuild", path).exit == 0
     assert imgpipe("run", path, "--json").json["attempts"] == 1
 

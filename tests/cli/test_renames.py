@@ -152,7 +152,7 @@ def test_an_accepted_edit_is_silent_and_shown_and_never_replaced(imgpipe: Imgpip
     assert imgpipe("status", path, "--json").json["edited"] == 0
 
 
-@pytest.mark.parametrize("suffix", [".webp", ".jpeg"])
+@pytest.mark.parametrize("suffix", [".webp", ".jpeg", ".PNG"])
 def test_an_edit_that_was_saved_as_another_kind_is_accepted(imgpipe: Imgpipe, suffix: str) -> None:
     path = imgpipe.made()
     (image,) = (image for image in imgpipe.images() if image.stem == "red")

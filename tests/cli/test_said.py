@@ -239,11 +239,14 @@ def test_the_garbage_collector_works_while_images_come_and_afterwards(imgpipe: I
         with suppress(RuntimeError):
             while_running.append(asyncio.get_running_loop())
 
+    thresholds = gc.get_threshold()
+    gc.set_threshold(50)  # a short run makes little garbage
     gc.callbacks.append(collecting)
     try:
         assert imgpipe("run", path).exit == 0
     finally:
         gc.callbacks.remove(collecting)
+        gc.set_threshold(*thresholds)
     assert while_running
     assert gc.isenabled()
     assert imgpipe("run", "missing.yaml").exit == 2

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from pipeline.engine.retry import DEFERRABLE, RULES, AttemptHistory, may_repeat, state_after, wait_s
+from pipeline.engine.throttle import GIVE_UP_S
 from pipeline.model import Fault, TaskState
 from pipeline.settings import Retry
 
@@ -62,7 +63,12 @@ def test_what_is_not_counted_may_be_repeated_often_and_for_long(
     fault: Fault, tried_s: float, refusals: int, expected: bool
 ) -> None:
     tally = AttemptHistory(faults=Counter({fault: refusals}))
-    assert may_repeat(fault, tally, Retry(attempts=1), tried_s=tried_s) is expected
+    assert may_repeat(fault, tally, Retry(attempts=1, wait_max_s=5.0), tried_s=tried_s) is expected
+
+
+def test_H24_one_task_that_reaches_nobody_is_repeated_until_the_throttle_gives_up() -> None:
+    tally = AttemptHistory(faults=Counter({Fault.UNREACHABLE: 99}))
+    assert may_repeat(Fault.UNREACHABLE, tally, Retry(), tried_s=GIVE_UP_S + 30.0)
 
 
 def test_every_fault_has_a_rule() -> None:
@@ -134,7 +140,7 @@ def test_the_wait_is_full_jitter_under_a_doubling_ceiling(fault: Fault, nth: int
     assert wait_s(fault, tally, RETRY, hint_s=None, random=lambda: 0.0) == 0.0
 
 
-def test_H24_no_wait_is_longer_than_the_minute_after_which_nobody_was_reached() -> None:
+def test_H24_waits_stay_short_so_that_a_run_that_reaches_nobody_ends_after_a_minute() -> None:
     tally = AttemptHistory()
     for _ in range(20):
         tally.add(Fault.UNREACHABLE)

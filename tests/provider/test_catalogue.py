@@ -45,6 +45,11 @@ def test_free_own_price_is_a_price():
     assert Catalogue({"local": 0}).own_price("local", None) == 0
 
 
+@pytest.mark.parametrize("named", ["gemini-3-pro-image", "models/gemini-3-pro-image"])
+def test_own_price_is_found_as_the_list_price_is(named):
+    assert Catalogue({named: 7}).own_price("models/gemini-3-pro-image", None) == 7
+
+
 @pytest.mark.parametrize("kind", [Kind.COMETAPI, Kind.GOOGLE])
 def test_the_default_model_is_offered(kind):
     assert DEFAULT_MODEL in CATALOGUE.current_models(TODAY, kind=kind)

@@ -365,8 +365,9 @@ def test_words_alike_are_neither_an_account_nor_a_refusal(status, body, fault, i
         (404, b""),
         (405, b'{"detail":"Method Not Allowed","error":"no route for POST"}'),
         (404, b"Cannot POST /v1/v1beta/models"),
+        (404, b'{"fault":{"faultstring":"Unable to identify proxy for host"}}'),
     ],
-    ids=["new-api", "nginx", "go", "fastapi", "silent", "405", "express"],
+    ids=["new-api", "nginx", "go", "fastapi", "silent", "405", "express", "apigee"],
 )
 def test_a_path_that_is_not_there_is_a_wrong_address_when_it_is_the_first_answer(status, body):
     first = judged(status, body, is_first=True)

@@ -690,7 +690,7 @@ async def test_a_proxy_that_is_asked_for_tls_and_has_none_is_named(liar, make_cl
 async def test_h71_a_refusing_proxy_is_unreachable(make_client, task, unused_tcp_port):
     result = await through(f"http://127.0.0.1:{unused_tcp_port}", make_client, task)
     assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
-    assert f"the proxy 127.0.0.1:{unused_tcp_port} cannot be reached" in result.reason
+    assert f"the proxy 127.0.0.1:{unused_tcp_port} cannot be reached: Connection refused" in result.reason
 
 
 async def test_the_netrc_of_the_user_is_never_read(liar, make_client, task, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def test_a_copy_beside_its_original_is_another_manifest(imgpipe: Imgpipe) -> Non
     assert imgpipe("run", copy, "--json").json["attempts"] == 2
 
 
-def test_another_name_that_is_written_buys_anew(imgpipe: Imgpipe) -> None:
+def test_another_name_that_is_written_buys_again(imgpipe: Imgpipe) -> None:
     old = imgpipe.manifest(name="nightly")
     old.write_text(old.read_text().replace("output_dir: out\n", ""))
     assert imgpipe("run", old, "-q").exit == 0
@@ -69,7 +69,7 @@ def test_a_manifest_moved_without_its_images_buys_nothing(imgpipe: Imgpipe, fold
     assert imgpipe("run", new, "--json").json["attempts"] == 0
 
 
-def test_a_copy_in_another_folder_or_of_another_name_buys_anew(imgpipe: Imgpipe) -> None:
+def test_a_copy_in_another_folder_or_of_another_name_buys_again(imgpipe: Imgpipe) -> None:
     old = _in_jobs(imgpipe, "")
     assert imgpipe("run", old, "-q").exit == 0
     new = imgpipe.folder / "archive" / "shop.yaml"
