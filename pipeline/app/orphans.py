@@ -10,7 +10,7 @@ manifest, 8 bytes a task.
 
 Without `name:` the file's name is part of every task's identity, so a renamed file would buy everything again. It is
 recognised by its fingerprints, and only while the ledger has nothing under the new name. So is a file that was moved to
-another folder, whose directories moved with it.
+another folder, from which its paths lead to other directories.
 """
 
 import hashlib

@@ -285,7 +285,7 @@ def make_plan(
 
 
 class _Headers:
-    """Looks at the first bytes of the input files of due tasks; what cannot be sent is said before anything is."""
+    """Looks at the first bytes of the input files of due tasks: what cannot be sent is reported before a run."""
 
     def __init__(self) -> None:
         self._start = lru_cache(1000)(_start_of)

@@ -114,7 +114,7 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
 
 
 def _as_meant(cell: str) -> str:
-    """Return a cell with one kind of line ends, and `="00042"`, which keeps a spreadsheet from counting, as 00042.
+    """Return a cell with one kind of line ends, and `="00042"`, by which shops keep numbers as text, as 00042.
 
     Git converts line ends inside cells, too, and the same table must give the same prompts on every machine.
     """
