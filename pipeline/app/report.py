@@ -90,7 +90,7 @@ def _report_row(reader: LedgerReader, row: PlanRow, mark: Mark | None, supersede
         price_microusd=known.cost_microusd if known else 0,
         seconds=made.seconds if made else None,
         attempts=known.attempts if known else 0,
-        reason=reason or (flags_text(flags) if asked["fingerprint"] == task.fingerprint else CHANGED),
+        reason=reason or (flags_text(flags) if asked["fingerprint"] in task.fingerprints else CHANGED),
         finished_at=made.ended_at if made else None,
         fingerprint=str(asked["fingerprint"]),
         folder=task.name.rpartition("/")[0],

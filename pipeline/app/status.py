@@ -214,7 +214,7 @@ def _asked(
 
 def _next(row: PlanRow | None, records: Mapping[str, Record], state_dir: Path) -> Iterator[tuple[str, Request]]:
     """Yield what the manifest asks for now, where that was never sent."""
-    if row is not None and (task := row.task).fingerprint not in records:
+    if row is not None and records.keys().isdisjoint((task := row.task).fingerprints):
         when = "the manifest asks now for" if row.verdict.reason is None else "a run asks next for"
         yield when, recorded(msgspec.json.decode(record_of(task, state_dir)), state_dir)
 

@@ -1,9 +1,14 @@
 """status FILE ID: one task from its first request to what a run would ask next."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from unicodedata import normalize
 
 from pipeline.app import context, status
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.loader import load
 from pipeline.model import TaskState
 from tests.cli.conftest import Imgpipe
 
@@ -23,6 +28,20 @@ def test_each_attempt_tells_the_prompt_it_was_made_with(imgpipe: Imgpipe) -> Non
     first, second, third = (out.index(f"prompt      A {colour} mug\n") for colour in ("red", "crimson", "scarlet"))
     assert out.index("attempt 1 asked for") < first < out.index("attempt 2 asked for") < second
     assert second < out.index("a run asks next for") < third
+
+
+def test_a_request_that_an_earlier_version_recorded_otherwise_is_no_other_one(imgpipe: Imgpipe) -> None:
+    apart = normalize("NFD", "Küche")
+    manifest = imgpipe.made(f"{{mugs: {{items: {{red: {apart}}}}}}}")
+    (task,) = Expansion(load(manifest), digests=read_digest)
+    assert task.former is not None
+    with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE task SET fingerprint = :now, made = :now, flags = ''", {"now": task.former.fingerprint})
+        for table in ("attempt", "record"):
+            ledger.execute(f"UPDATE {table} SET fingerprint = ?", (task.former.fingerprint,))
+    assert "asks now for" not in imgpipe("status", manifest, "mugs/red").out
+    assert imgpipe("report", manifest).exit == 0
+    assert status.CHANGED not in (imgpipe.state.parent / "report" / "tasks.csv").read_text()
 
 
 def test_a_task_that_was_never_asked_tells_what_it_will_ask(imgpipe: Imgpipe) -> None:
