@@ -148,6 +148,15 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     matrix: dict[str, str] = {}  # axis -> the chosen value's name
     fields: dict[str, str] = {}  # the row's own cells, or the `file.*` names
 
+    @property
+    def fingerprints(self) -> list[str]:
+        """Its own, and those that earlier versions computed for the same request."""
+        found, former = [self.fingerprint], self.former
+        while former is not None:
+            found.append(former.fingerprint)
+            former = former.former
+        return found
+
 
 class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A task that a run will ask for, and what earlier runs left behind for it."""

@@ -10,7 +10,7 @@ manifest, 8 bytes a task.
 
 Without `name:` the file's name is part of every task's identity, so a renamed file would buy everything again. It is
 recognised by its fingerprints, and only while the ledger has nothing under the new name. So is a file that was moved to
-another folder, whose directories moved with it.
+another folder, from which its paths lead to other directories.
 """
 
 import hashlib
@@ -39,10 +39,13 @@ COMPARED: Final = 500  # tasks
 NEIGHBOURS: Final = 200  # directories beside this manifest's own, whose name follows from the manifest's
 
 
+Asked = list[tuple[str, list[str]]]  # ids, each with the fingerprints by which a ledger may have its task
+
+
 class Orphans:
     """Counts while a whole manifest streams through `watch`.
 
-    `ended`: the expansions behind the stream, at its end. `asked`: the first ids and fingerprints of the manifest.
+    `ended`: the expansions behind the stream, at its end. `asked`: what the manifest asks for first.
     """
 
     def __init__(self, manifest: Manifest, reader: LedgerReader) -> None:
@@ -51,14 +54,14 @@ class Orphans:
         self._left = reader.jobs()  # before the stream begins: a run that goes on meanwhile adds no orphans
         self._unmade: set[str] = set()
         self.ended: list[Expansion] = []
-        self.asked: list[tuple[str, str]] = []
+        self.asked: Asked = []
 
     def watch(self, rows: Iterable[PlanRow]) -> Iterator[PlanRow]:
         """Pass every row on."""
         for row in rows:
             job = row.task.job
             if len(self.asked) < NEAR:
-                self.asked.append((row.task.id, row.task.fingerprint))
+                self.asked.append((row.task.id, row.task.fingerprints))
             if row.known is not None:
                 self._left[row.known.id.partition("/")[0]] -= 1
             verdict = row.verdict
@@ -143,8 +146,8 @@ def _short(task_id: str) -> int:
     return int.from_bytes(digest)
 
 
-def check_name(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]]) -> None:
-    """Raise InputError when another manifest, whose file is gone, asked for the same: `asked` is id and fingerprint."""
+def check_name(setup: Setup, reader: LedgerReader, asked: Asked) -> None:
+    """Raise InputError when another manifest, whose file is gone, asked for the same."""
     manifest = setup.manifest
     if manifest.is_named or not asked or reader.jobs():
         return
@@ -159,7 +162,7 @@ def check_name(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, st
             )
 
 
-def _twins(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]]) -> Counter[str]:
+def _twins(setup: Setup, reader: LedgerReader, asked: Asked) -> Counter[str]:
     """Count, by manifest, the tasks that are known with the same id and fingerprint."""
     twins = reader.twins(asked)
     output_dir = setup.manifest.output_dir
@@ -168,7 +171,7 @@ def _twins(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]])
     return twins
 
 
-def _known_in(state_dir: Path, setup: Setup, asked: Sequence[tuple[str, str]]) -> Counter[str]:
+def _known_in(state_dir: Path, setup: Setup, asked: Asked) -> Counter[str]:
     try:
         with LedgerReader(state_dir, manifest="") as other:
             return other.twins(asked) if other.is_play_money == setup.is_play_money else Counter()
@@ -184,7 +187,7 @@ def _neighbours(output_dir: Path) -> Iterator[Path]:
     yield from (folder / ".pipeline" for folder in folders if folder != output_dir and folder.is_dir())
 
 
-def check_folder(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]]) -> None:
+def check_folder(setup: Setup, reader: LedgerReader, asked: Asked) -> None:
     """Raise InputError when this manifest was moved to another folder without its images: as `check_name`."""
     manifest = setup.manifest
     if not asked or reader.jobs() or setup.flags.simulate or not isinstance(manifest.output_dir, Path):
@@ -206,7 +209,7 @@ def check_folder(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, 
             )
 
 
-def bought_beside(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]]) -> Iterator[str]:
+def bought_beside(setup: Setup, reader: LedgerReader, asked: Asked) -> Iterator[str]:
     """Say which folder beside the output directory has the images, as somebody renamed it or edited `output_dir`."""
     manifest, place = setup.manifest, setup.manifest.output_dir
     if not asked or reader.jobs() or not isinstance(place, Path):

@@ -73,6 +73,7 @@ def _upstream(task: Task, path: str, image: InputImage | None = None) -> Upstrea
     )
 
 
+_COMPARED_IDS: Final = 5  # of those that do not exist: the nearest one of 20,000 takes a second
 MOST_PIXELS_BYTES: Final = 64 << 20  # of an input file that is read whole to find its pixels
 PRESENT: Final = frozenset({FileComparison.SAME, FileComparison.TOUCHED})
 
@@ -284,7 +285,7 @@ def make_plan(
 
 
 class _Headers:
-    """Looks at the first bytes of the input files of due tasks; what cannot be sent is said before anything is."""
+    """Looks at the first bytes of the input files of due tasks: what cannot be sent is reported before a run."""
 
     def __init__(self) -> None:
         self._start = lru_cache(1000)(_start_of)
@@ -350,8 +351,11 @@ def _check_ids(setup: Setup, reader: LedgerReader, matched: Collection[str], orp
     seen = set(setup.manifest.stages[0]) - orphans.unsure
     wrong = [each for each in setup.flags.selection.ids_of(seen) if each not in matched and reader.known(each) is None]
     if wrong:
-        ids = [task_id for task_id, _ in orphans.asked]
-        raise InputError(*(no_task(each, ids, setup.command) for each in wrong))
+        ids, jobs = [task_id for task_id, _ in orphans.asked], [each for each in wrong if each in seen]
+        found = [f"no task has the id {each!r}; did you mean job:{each}?" for each in jobs]
+        others = enumerate(each for each in wrong if each not in seen)
+        found += [no_task(each, ids if n < _COMPARED_IDS else (), setup.command) for n, each in others]
+        raise InputError(*found)
 
 
 def _unmatched(setup: Setup, ids: Sequence[str]) -> Iterator[str]:

@@ -28,7 +28,7 @@ from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, Table, Where, printable
 from pipeline.model import BucketUrl, FormerReading, InputImage, is_object
 
-_TAKE_IT = "a pattern takes it that names the folder"
+_TAKE_IT = "name the folder in a pattern to take it"
 _SEND_IT = 'write images: ["{{ file.path }}"] to have them changed'
 
 

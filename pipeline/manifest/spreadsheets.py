@@ -104,8 +104,8 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
         try:
             for cells in lines:
                 last = before + lines.line_num
-                together = "".join(cells)
-                yield line, last, list(map(_as_meant, cells)) if "\r" in together or "=" in together else cells
+                together = "\0".join(["", *cells])
+                yield line, last, list(map(_as_meant, cells)) if "\r" in together or "\0=" in together else cells
                 line = last + 1
         except csv.Error as error:
             raise _open_quote(line, error) from None
@@ -114,7 +114,7 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
 
 
 def _as_meant(cell: str) -> str:
-    """Return a cell with one kind of line ends, and `="00042"`, which keeps a spreadsheet from counting, as 00042.
+    """Return a cell with one kind of line ends, and `="00042"`, by which shops keep numbers as text, as 00042.
 
     Git converts line ends inside cells, too, and the same table must give the same prompts on every machine.
     """
@@ -297,6 +297,7 @@ class Valueless(str):
 
 
 _ATTRIBUTES = re.compile(rb'([\w:]+)="([^"]*)"')
+_PLACE = re.compile(rb"([A-Z]{1,3})(\d{1,7})")
 _CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*[^/>])?>(.*?)</(?:\w+:)?c>", re.DOTALL)
 _FORMULA, _VALUE = re.compile(rb"<(?:\w+:)?f\b"), re.compile(rb"<(?:\w+:)?v\b[^>]*>([^<]+)<")
 _HIDDEN_ROW = re.compile(rb"""<(?:\w+:)?row\b[^>]*\bhidden=["'](?:1|true)["'](?:[^>]*[^/>])?>""")  # with cells
@@ -320,9 +321,8 @@ def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str, str]]
         return found, hidden
     for cell in _CELL.finditer(data):
         named = dict(_ATTRIBUTES.findall(cell[1] or b""))
-        at = re.fullmatch(rb"([A-Z]{1,3})(\d{1,7})", named.get(b"r", b""))
-        texts = None if at is None else _shown(named, cell[2], formats)
-        if at is not None and texts is not None:
+        texts = _shown(named, cell[2], formats)
+        if texts is not None and (at := _PLACE.fullmatch(named.get(b"r", b""))) is not None:
             column = functools.reduce(lambda number, letter: number * 26 + letter - 64, at[1], 0) - 1
             found.setdefault(int(at[2]), []).append((column, *texts))
     return found, hidden

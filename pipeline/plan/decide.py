@@ -80,7 +80,7 @@ def decide(task: Task, known: Known | None, files: FileView, rules: Rules) -> Ve
     own = known.artifact.path if known and known.artifact else None
     if known is not None and known.artifact is not None and task.id in rules.redo:
         return _judge_redo(task, known, files, rules)
-    if known is not None and known.artifact is not None and known.artifact_fingerprint in _fingerprints(task):
+    if known is not None and known.artifact is not None and known.artifact_fingerprint in task.fingerprints:
         return _judge_done(task, known, (), files, rules)  # P4, also when a later request was made in between
     if known is None or known.state is TaskState.PENDING or known.state is TaskState.CONFLICT:
         reason = NEW if known is None or known.attempts == 0 else RETRY
@@ -177,7 +177,7 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
 
     Other metadata of an input image (a star rating, a caption) are no difference: they are not sent.
     """
-    if known.fingerprint in _fingerprints(task):
+    if known.fingerprint in task.fingerprints:
         return []
     if any(not changed_aspects(former, known) for former in as_formerly_read(task)):
         return []
@@ -198,10 +198,6 @@ def as_formerly_read(task: Task) -> Iterator[Task]:
         former = former.former
 
 
-def _fingerprints(task: Task) -> tuple[str, ...]:
-    return (task.fingerprint, *(former.fingerprint for former in as_formerly_read(task)))
-
-
 def _has_same_pixels(task: Task, known: Known) -> bool:
     return task.digests.pixels != "" and task.digests.pixels == known.digests.pixels
 
@@ -213,7 +209,7 @@ def _is_same_otherwise_written(task: Task, known: Known) -> bool:
     """
     if task.fingerprint == known.fingerprint:
         return False
-    if known.fingerprint in _fingerprints(task):
+    if known.fingerprint in task.fingerprints:
         return True
     return task.digests.inputs != known.digests.inputs and _has_same_pixels(task, known)
 

@@ -54,7 +54,7 @@ VALUES (:manifest, :id, :job, :row, :variant, :model, 'pending', :fingerprint, :
         :params, :model_digest, :pixels, :name, :name_key, 1, :now)
 ON CONFLICT (manifest, id) DO UPDATE SET
   job = excluded.job, row = excluded.row, variant = excluded.variant, model = excluded.model, state = 'pending',
-  unknowns = CASE WHEN fingerprint = excluded.fingerprint THEN unknowns ELSE 0 END,
+  unknowns = CASE WHEN fingerprint IN (SELECT value FROM json_each(:fingerprints)) THEN unknowns ELSE 0 END,
   fingerprint = excluded.fingerprint, prompt_digest = excluded.prompt_digest, inputs_digest = excluded.inputs_digest,
   params_digest = excluded.params_digest, model_digest = excluded.model_digest, pixels_digest = excluded.pixels_digest,
   name = excluded.name, name_key = excluded.name_key, attempts = attempts + 1, reason = '',
@@ -224,8 +224,9 @@ SELECT id FROM task WHERE pixels_digest = :pixels AND pixels_digest <> '' AND pr
 SELECT 1 FROM task WHERE manifest = :manifest AND path IS NOT NULL LIMIT 1
 
 -- name: accept_refused
-UPDATE task SET accepted = :fingerprint, updated_at = :now
-WHERE manifest = :manifest AND id = :id AND state = 'refused' AND fingerprint = :fingerprint
+UPDATE task SET accepted = fingerprint, updated_at = :now
+WHERE manifest = :manifest AND id = :id AND state = 'refused'
+  AND fingerprint IN (SELECT value FROM json_each(:fingerprints))
 
 -- name: settle_task
 -- Before `settle_attempt`. What is asked again is bought knowingly: so a billed one waits for `retry`.

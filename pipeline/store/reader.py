@@ -160,9 +160,10 @@ class LedgerReader:
         found = {key: f"{manifest}: {task_id}" for key, manifest, task_id in claims}
         return {name: found[key] for name, key in keys.items() if key in found}
 
-    def twins(self, asked: Iterable[tuple[str, str]]) -> Counter[str]:
-        """Count, by other manifest, the tasks it has with one of these ids and fingerprints."""
-        pairs = msgspec.json.encode([(rows.text(task_id), fingerprint) for task_id, fingerprint in asked]).decode()
+    def twins(self, asked: Iterable[tuple[str, Iterable[str]]]) -> Counter[str]:
+        """Count, by other manifest, the tasks it has with one of these ids and one of its fingerprints."""
+        found = [(rows.text(task_id), each) for task_id, fingerprints in asked for each in set(fingerprints)]
+        pairs = msgspec.json.encode(found).decode()
         return self._counts("twins", pairs=pairs)
 
     # --- images

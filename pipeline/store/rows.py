@@ -98,6 +98,7 @@ def task_row(task: model.Task, *, manifest: str, now: int) -> dict[str, object]:
         "variant": task.variant,
         "model": text(task.model),
         "fingerprint": task.fingerprint,
+        "fingerprints": msgspec.json.encode(task.fingerprints).decode(),
         "prompt": task.digests.prompt,
         "inputs": task.digests.inputs,
         "params": task.digests.params,

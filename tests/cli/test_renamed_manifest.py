@@ -3,12 +3,18 @@
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.loader import load
 from tests.cli.conftest import Imgpipe
 
 
@@ -25,6 +31,18 @@ def test_a_renamed_manifest_is_recognised_and_buys_nothing(imgpipe: Imgpipe, out
     assert imgpipe("plan", new).exit == 2
     new.write_text(f"name: nightly\n{new.read_text()}")
     assert imgpipe("run", new, "--json").json["attempts"] == 0
+
+
+def test_a_renamed_manifest_is_recognised_by_what_an_earlier_version_recorded(imgpipe: Imgpipe) -> None:
+    apart = normalize("NFD", "Küche")
+    old = imgpipe.made(f"{{mugs: {{items: {{red: A {apart}, blue: Blue {apart}}}}}}}", name="nightly")
+    with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite")) as ledger, ledger:
+        for task in Expansion(load(old), digests=read_digest):
+            assert task.former is not None
+            row = {"id": task.id, "former": task.former.fingerprint}
+            ledger.execute("UPDATE task SET fingerprint = :former, made = :former WHERE id = :id", row)
+    ended = imgpipe("plan", old.rename(imgpipe.folder / "weekly.yaml"))
+    assert (ended.exit, "looks like 'nightly', renamed" in ended.err) == (2, True)
 
 
 def test_a_copy_beside_its_original_is_another_manifest(imgpipe: Imgpipe) -> None:

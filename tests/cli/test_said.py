@@ -162,6 +162,18 @@ def test_an_id_that_does_not_exist_is_named(imgpipe: Imgpipe, which: str, verb: 
     assert "no task has the id 'mugs/rad'; did you mean mugs/red?" in ended.err
 
 
+def test_a_job_that_is_written_like_an_id_is_named(imgpipe: Imgpipe) -> None:
+    ended = imgpipe("plan", imgpipe.manifest(), "--select", "mugs")
+    assert (ended.exit, ended.err.strip()) == (2, "imgpipe: no task has the id 'mugs'; did you mean job:mugs?")
+
+
+def test_of_many_ids_that_do_not_exist_the_first_are_compared_with_those_that_do(imgpipe: Imgpipe) -> None:
+    wrong = [word for n in range(9) for word in ("--exclude", f"mugs/rad{n}")]
+    ended = imgpipe("plan", imgpipe.manifest(), *wrong)
+    assert ended.exit == 2
+    assert (ended.err.count("no task has the id"), ended.err.count("did you mean mugs/red?")) == (9, 5)
+
+
 def test_an_id_that_the_ledger_has_may_be_gone_from_the_manifest(imgpipe: Imgpipe) -> None:
     imgpipe.made()
     path = imgpipe.manifest("{mugs: {items: {blue: A blue mug, navy: A navy mug}}}")

@@ -103,8 +103,12 @@ def test_rerun_when_sees_its_aspect_behind_another_change() -> None:
     assert decide(changed, known(TaskState.DONE), FakeFiles(), Rules()).reason == "model changed"
 
 
-def test_a_request_by_cells_as_earlier_versions_read_them_is_the_same() -> None:
-    former = FormerReading(row="a", fields={}, fingerprint="old", digests=OLD)
+@pytest.mark.parametrize("versions", [["old"], ["old", "later"], ["older", "old"]])
+def test_a_request_by_cells_as_earlier_versions_read_them_is_the_same(versions: list[str]) -> None:
+    former = None
+    for each in versions:
+        digests = OLD if each == "old" else Digests(each, "inputs", "params", "model")
+        former = FormerReading(row="a", fields={}, fingerprint=each, digests=digests, former=former)
     changed = task(Digests("shown", "inputs", "params", "model"), former=former)
     verdict = decide(changed, known(TaskState.DONE, artifact_fingerprint="old"), FakeFiles(), Rules())
     assert (verdict.reason, verdict.is_accepted) == (None, True)

@@ -5,10 +5,11 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
+import msgspec
 import pytest
 
 from pipeline.errors import TryLater
-from pipeline.model import Artifact, Billed, Failure, Fault, TaskState
+from pipeline.model import Artifact, Billed, Failure, Fault, FormerReading, Task, TaskState
 from pipeline.store.maintenance import Maintenance
 from pipeline.store.marks import NAME, Marks, read_marks
 from pipeline.store.rejected import list_rejected
@@ -42,6 +43,32 @@ async def test_an_accepted_task_has_the_present_request_and_its_old_image(bench:
 async def test_only_done_tasks_are_accepted(bench: Bench) -> None:
     await fail(bench, REFUSED, TaskState.REFUSED)
     assert await bench.store.maintain(partial(Maintenance.accept, tasks=[task(1, prompt="a CAT")])) == 0
+
+
+def read_as_before(prompt: str) -> Task:
+    """The request that was `prompt` to an earlier version."""
+    before = task(1, prompt=prompt)
+    former = FormerReading(row=before.row, fields={}, fingerprint=before.fingerprint, digests=before.digests)
+    return msgspec.structs.replace(task(1, prompt="as it is compared now"), former=former)
+
+
+async def test_a_refusal_is_accepted_also_by_what_an_earlier_version_called_it(bench: Bench) -> None:
+    await fail(bench, REFUSED, TaskState.REFUSED)
+    assert await bench.store.maintain(partial(Maintenance.accept, tasks=[read_as_before("a cat")])) == 1
+    with bench.reader() as reader:
+        known = reader.known("cats/1")
+    assert known is not None
+    assert known.is_accepted
+
+
+async def test_unknowns_of_what_an_earlier_version_called_otherwise_are_counted_on(bench: Bench) -> None:
+    lost = Failure(fault=Fault.SILENCE, billed=Billed.MAYBE, reason="silence")
+    await fail(bench, lost, TaskState.UNKNOWN)
+    await bench.store.begin(read_as_before("a cat"), run=bench.run, reserved_microusd=PRICE)
+    with bench.reader() as reader:
+        known = reader.known("cats/1")
+    assert known is not None
+    assert known.unknowns == 1
 
 
 async def test_a_task_keeps_its_id_until_its_marks_can_go_along(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
