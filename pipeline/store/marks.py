@@ -91,10 +91,13 @@ class Marks:
             if not os.path.lexists(self.path):
                 os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
             self._connection = _open(self.path, "rw")
-            if self.path.stat().st_size == 0:
-                self._connection.executescript(SCHEMA)
-            _check(self._connection, self.path)
-            self._connection.execute("PRAGMA synchronous = FULL")
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._connection.close)
+                if self.path.stat().st_size == 0:
+                    self._connection.executescript(SCHEMA)
+                _check(self._connection, self.path)
+                self._connection.execute("PRAGMA synchronous = FULL")
+                undo.pop_all()
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,7 @@
 """Flags of images: shown, selected, priced, replaced; a flagged task is done."""
 
 import sqlite3
+from contextlib import closing
 from hashlib import sha256
 
 import PIL.Image
@@ -60,7 +61,7 @@ def test_a_redo_without_an_image_leaves_the_task_done(imgpipe: Imgpipe) -> None:
     path = imgpipe.made("{mugs: {checks: {blank: redo}, items: {red: A red mug}}}", profile=profile)
     told = imgpipe("status", path, "--json").json
     assert (told["tasks"]["done"], told["tasks"]["refused"]) == (1, 0)
-    with sqlite3.connect(imgpipe.state / "ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite", isolation_level=None)) as ledger:
         assert ledger.execute("SELECT state, attempts FROM task").fetchall() == [("done", 2)]
 
 
@@ -76,7 +77,7 @@ def test_twins_of_an_earlier_run_are_found(imgpipe: Imgpipe) -> None:
 def test_an_image_that_a_crash_left_as_a_part_is_checked(imgpipe: Imgpipe) -> None:
     path = imgpipe.made("{mugs: {items: {red: A red mug}}}")
     (image,) = imgpipe.images()
-    with sqlite3.connect(imgpipe.state / "ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite", isolation_level=None)) as ledger:
         ((ledger_id,),) = ledger.execute("SELECT ledger FROM meta")
         ledger.execute("UPDATE attempt SET state = 'sent', sha256 = NULL, ended_at = NULL")
         ledger.execute("UPDATE task SET state = 'pending', path = NULL, sha256 = NULL, made = NULL, maker = NULL")

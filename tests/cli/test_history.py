@@ -75,7 +75,7 @@ def test_a_task_that_left_the_manifest_keeps_its_history(imgpipe: Imgpipe) -> No
 def test_status_and_its_tasks_are_of_one_moment(imgpipe: Imgpipe) -> None:
     path = imgpipe.made()
     with status.status_with_tasks(context.prepare(path, context.Flags())) as (found, tasks):
-        with sqlite3.connect(imgpipe.state / "ledger.sqlite") as ledger:
+        with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite", isolation_level=None)) as ledger:
             ledger.execute("UPDATE task SET attempts = 9")
         assert found.states[TaskState.DONE] == 2
         assert [task.attempts for task in tasks] == [1, 1]

@@ -385,7 +385,9 @@ def test_words_of_a_redo_that_brought_nothing_are_not_the_images(imgpipe: Imgpip
 def test_the_same_bytes_made_anew_are_not_judged_yet(imgpipe: Imgpipe, made: Path) -> None:
     mark(imgpipe, "mugs/red", kind="rejected")
     path = imgpipe.state / "marks.sqlite"
-    with sqlite3.connect(path) as connection:  # rejected an hour before the image was made
+    with closing(
+        sqlite3.connect(path, isolation_level=None)
+    ) as connection:  # rejected an hour before the image was made
         connection.execute("UPDATE mark SET at_ms = at_ms - 3600000")
     connection.close()
     imgpipe("report", made)

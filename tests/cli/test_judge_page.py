@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def address(imgpipe: Imgpipe, shop: Path) -> Iterator[str]:
     """Serve from a thread of its own: the driver of the browser has this one."""
     shutil.copytree(shop.parent, imgpipe.folder, dirs_exist_ok=True)
     setup = setup_of(imgpipe.folder / shop.name)
-    with sqlite3.connect(imgpipe.state / "ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite", isolation_level=None)) as ledger:
         ledger.execute("UPDATE task SET flags = '' WHERE id = 'mugs/red'")  # blue stays flagged, so it comes first
     started, addresses, stopping = threading.Event(), list[str](), list[Any]()
 

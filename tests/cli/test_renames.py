@@ -3,6 +3,7 @@
 import json
 import re
 import sqlite3
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from unicodedata import normalize
@@ -200,7 +201,7 @@ def test_only_selected_edits_are_accepted(imgpipe: Imgpipe) -> None:
     for image in imgpipe.images():
         image.unlink()
     imgpipe("run", path, "--accept", "absent", "--select", "mugs/red", "-q")
-    with sqlite3.connect(imgpipe.state / "ledger.sqlite") as ledger:
+    with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite", isolation_level=None)) as ledger:
         assert dict(ledger.execute("SELECT id, edit FROM task")) == {"mugs/red": "absent", "mugs/blue": ""}
 
 

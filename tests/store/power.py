@@ -9,6 +9,7 @@ import itertools
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,13 +61,10 @@ class RecordingDisk(Disk):
         return self.nodes.setdefault(path, next(self._numbers))
 
     def _committed(self) -> bytes:
-        with sqlite3.connect(f"file:{self.root}/state/ledger.sqlite?mode=ro", uri=True) as connection:
-            copy = sqlite3.connect(":memory:")
+        uri = f"file:{self.root}/state/ledger.sqlite?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as connection, closing(sqlite3.connect(":memory:")) as copy:
             connection.backup(copy)
-            image = copy.serialize()
-            copy.close()
-        connection.close()
-        return image
+            return copy.serialize()
 
     def _add(self, op: Op) -> None:
         if self._is_recording:

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_a_result_is_there_only_after_the_commit(ledger: Ledger, path: Path) -> 
     seen: list[int] = []
 
     def count(_future: "Future[object]") -> None:
-        with sqlite3.connect(path) as other:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
             seen.append(other.execute("SELECT count(*) FROM note").fetchone()[0])
         other.close()
 

@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 import struct
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,9 +268,8 @@ def test_header_says_whose_it_is(used: Path) -> None:
 
 
 def test_tables_are_strict(used: Path) -> None:
-    with sqlite3.connect(used / "state/ledger.sqlite") as connection:
+    with closing(sqlite3.connect(used / "state/ledger.sqlite", isolation_level=None)) as connection:
         tables = connection.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'").fetchall()
-    connection.close()
     assert {name for name, strict in tables if not strict} == {"sqlite_schema", "sqlite_sequence"}
 
 
@@ -291,7 +291,7 @@ def test_r34_older_ledger_is_migrated_once_with_a_copy(used: Path) -> None:
 
 def made_by_the_first_version(path: Path) -> None:
     """Take away what later migrations added."""
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("DROP TABLE earlier")
         connection.execute("ALTER TABLE record DROP COLUMN fingerprint")
         connection.execute("ALTER TABLE meta DROP COLUMN ledger")
@@ -312,7 +312,6 @@ def made_by_the_first_version(path: Path) -> None:
         connection.execute("CREATE TABLE hold (one INTEGER PRIMARY KEY, not_before INTEGER, reason TEXT) STRICT")
         connection.execute("INSERT INTO hold VALUES (1, 7, 'quota')")
         connection.execute("PRAGMA user_version = 1")
-    connection.close()
 
 
 def test_r34_older_ledger_is_read_as_it_is_and_migrated_by_the_next_run(used: Path) -> None:

@@ -103,13 +103,18 @@ def test_several_processes_write_at_once_and_lose_nothing(tmp_path: Path) -> Non
     assert len(read_marks(tmp_path, manifest="m")) == 40
 
 
+def execute(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(statement)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda path: path.write_bytes(b"no database, and longer than a header" * 9),
-        lambda path: sqlite3.connect(path).executescript("PRAGMA application_id = 7").close(),
+        lambda path: execute(path, "PRAGMA application_id = 7"),
         lambda path: (path.unlink(), path.symlink_to("/etc/hosts")),
-        lambda path: sqlite3.connect(path).executescript("PRAGMA user_version = 99").close(),
+        lambda path: execute(path, "PRAGMA user_version = 99"),
     ],
     ids=["damaged", "of another program", "a link", "newer"],
 )

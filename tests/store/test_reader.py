@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -271,10 +272,9 @@ async def test_row_that_cannot_be_read_is_damage(bench: Bench) -> None:
     """L02."""
     await bench.make(task(1), 1)
     await bench.store.aclose()
-    with sqlite3.connect(bench.state / "ledger.sqlite") as connection:
+    with closing(sqlite3.connect(bench.state / "ledger.sqlite", isolation_level=None)) as connection:
         connection.execute("UPDATE task SET name = CAST(x'ff' AS TEXT), updated_at = 1 << 62")
         connection.execute("UPDATE record SET record = 'no JSON'")
-    connection.close()
     with bench.reader() as reader:
         asks: list[Callable[[], object]] = [
             lambda: reader.known("cats/1"),
