@@ -551,15 +551,21 @@ INSERT OR IGNORE INTO task (task, manifest, id, job, row, variant, model, state,
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, min(max(?, 0), 4102444800000000), ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: carry_given
-UPDATE task SET released = ?2, accepted = ?3 WHERE task = ?1
+WITH given (task, released, accepted) AS (VALUES (?, ?, ?))
+UPDATE task SET released = given.released, accepted = given.accepted FROM given WHERE task.task = given.task
 
 -- name: carry_edit
 -- A word with a flipped bit is none.
-UPDATE task SET edit = CASE WHEN ?2 IN ('edited', 'absent') THEN ?2 ELSE '' END, pixels_digest = ?3 WHERE task = ?1
+WITH done (task, edit, pixels_digest) AS (VALUES (?, ?, ?))
+UPDATE task SET edit = CASE WHEN done.edit IN ('edited', 'absent') THEN done.edit ELSE '' END,
+  pixels_digest = done.pixels_digest
+FROM done WHERE task.task = done.task
 
 -- name: carry_record
 -- The latest request is the task's own.
-INSERT OR IGNORE INTO record (task, record, fingerprint) SELECT task, ?2, fingerprint FROM task WHERE task = ?1
+WITH latest (task, record) AS (VALUES (?, ?))
+INSERT OR IGNORE INTO record (task, record, fingerprint)
+SELECT task.task, latest.record, task.fingerprint FROM task JOIN latest ON latest.task = task.task
 
 -- name: carry_earlier
 INSERT OR IGNORE INTO earlier (task, fingerprint, record) VALUES (?, ?, ?)
