@@ -8,7 +8,8 @@ transport    one exchange: connection, size limit, network errors
 response_timeout  time limits of one exchange
 connections  connections kept for the next request; large bodies read into one buffer
 decoding     the bytes of an answer to a tree of JSON, without copying images
-errors       an error answer to a `Failure`, by its names and its words last, and the delay it names
+delays       the delay that an answer names
+errors       an error answer to a `Failure`, by its names and its words last
 responses    a whole answer to an image, or the reason why there is none
 redact       removes the key and control characters from anything shown or kept
 client       all of it, as a sender uses it

@@ -1,9 +1,4 @@
-"""Classifies an error answer: status, headers and body to a `Failure`, with the delay the server names.
-
-Sources of delays, all seen in the wild: `Retry-After` in seconds or as a date (read against the server's own `Date`,
-because clocks differ), `RetryInfo.retryDelay` ("36.7s"), `ErrorInfo.metadata.quotaResetDelay` ("373.8ms"), "Please
-retry in 36.7s", "Your quota will reset after 18h31m10s". Several named: the longest counts. One that is malformed,
-negative or zero is ignored. Pure functions.
+"""Classifies an error answer: status, headers and body to a `Failure`. Pure functions.
 
 Relays drop Google's details, change the status and send their own codes: names (`reason`, `code`, `status`, `type`) are
 looked at first, the text of the message last. Sources of the words: google.api.ErrorReason; new-api `types/error.go`;
@@ -14,80 +9,16 @@ langgenius/dify#25946 (region, in JSON in JSON), BerriAI/litellm#14144 (budget),
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Final
 
 from pipeline.model import Billed, Failure, Fault
 from pipeline.provider.decoding import NotJsonError, decode_answer
+from pipeline.provider.delays import Headers, Json, delay, server_time
 from pipeline.provider.redact import Redactor
 from pipeline.settings import next_midnight, quota_zone
-from pipeline.text import UNITS_S
-
-LONGEST_S = 86_400.0  # no quota is longer than a day; a larger number is a mistake and must not lock anyone out
-Headers = Sequence[tuple[str, str]]
-Json = Mapping[str, object]
-
-_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?")  # of any length: what is too long counts as the longest delay
-_STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|ays?)?(?![a-z])")
-_SENTENCE = re.compile(
-    r"(?:retry|again|resets?|wait)\s+(?:in|after|for)?\s*(?:about\s+|approximately\s+|around\s+|~\s*)?"
-    r"((?:\d{1,12}(?:\.\d{1,12})?\s*(?:ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:ours?)?|d(?:ays?)?)(?![a-z])[\s,]*)+)",
-    re.IGNORECASE,
-)
-
-
-def delay(headers: Headers, details: Iterable[Json], message: str, *, now: datetime) -> float | None:
-    """Return the longest delay named, in seconds, at most a day; None when none is named.
-
-    now: used for dates when the answer carries no `Date` of its own.
-    """
-    named = [
-        *_retry_after(headers, server_time(headers, now)),
-        *_in_details(details),
-        *(parse_delay(found[1]) for found in _SENTENCE.finditer(message[:10_000])),
-    ]
-    usable = [seconds for seconds in named if seconds is not None and seconds > 0]
-    return min(max(usable), LONGEST_S) if usable else None
-
-
-def server_time(headers: Headers, now: datetime) -> datetime:
-    """Return the server's idea of the present, by its `Date` header; else `now`."""
-    return next((date for name, value in headers if name == "date" and (date := _date(value)) is not None), now)
-
-
-def parse_delay(text: str) -> float | None:
-    """Read `36.7s`, `373.8ms`, `18h31m10s`, `2 minutes`; None when it is not a duration."""
-    steps = list(_STEP.finditer(text.strip().lower()))
-    return sum(float(step[1]) * UNITS_S[step[2]] for step in steps) if steps else None
-
-
-def _retry_after(headers: Headers, present: datetime) -> Iterator[float | None]:
-    for value in (value.strip() for name, value in headers if name == "retry-after"):
-        date = _date(value)
-        if date is not None:
-            yield (date - present).total_seconds()
-        else:
-            yield from (float(part) for part in map(str.strip, value.split(",")) if _NUMBER.fullmatch(part))
-
-
-def _date(value: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(value)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
-
-
-def _in_details(details: Iterable[Json]) -> Iterator[float | None]:
-    for detail in details:
-        inner = _object(detail.get("metadata")).get("quotaResetDelay")
-        for text in (detail.get("retryDelay"), detail.get("retry_delay"), inner):
-            if isinstance(text, str) and len(text) < 64 and not text.lstrip().startswith("-"):
-                yield parse_delay(text)
-
 
 # Finish and block reasons, which stand in the errors of relays too.
 REFUSALS: Final = frozenset((
@@ -132,10 +63,10 @@ _ACCOUNT_WORDS = _any(
     r"\breported as leaked|\bspending cap|\bmonthly spend|\bdunning\b",
     r"(?<![\w.])limit\W{1,3}0(?![\d.,]*\d)",  # a quota of nothing: `limit: 0`
     r"\bcredits?\b.{0,20}\b(?:depleted|exhausted|used up|run out)",
-    r"\b(?:insufficient|not enough|out of) (?:(?:account|user|token) )?(?:balance|credit|funds|quota)",
-    r"\b(?:balance|(?:user|token) quota)\b.{0,20}\b(?:insufficient|not enough|too low|exhausted|negative)",
+    r"\b(?:insufficient|not enough|out of) (?:account )?(?:balance|credit|funds)",
+    r"\bbalance\b.{0,20}\b(?:insufficient|not enough|too low|exhausted|negative)",
     r"\bbudget has been exceeded\b|\b(?:exceeded|crossed|over) budget\b|\b(?:model|monthly) budget exceeded\b",
-    r"(?:余额|额度|配额|点数|积分).{0,4}(?:不足|用尽|用完|耗尽|为负)|欠费|请.{0,2}充值",
+    r"余额.{0,4}(?:不足|用尽|用完|耗尽|为负)|欠费|请.{0,2}充值",
     r"\blocation is not supported|\bnot (?:available|supported) in your (?:country|region|location|territory)",
     r"\b(?:country|region|territory)\b.{0,20}\bnot (?:supported|available)|\bunsupported (?:country|region)",
     r"不支持.{0,8}地区|地区.{0,8}不支持",
@@ -146,6 +77,15 @@ _ACCOUNT_WORDS = _any(
     r"\brequests to this api\b.{0,200}\bblocked",
     r"令牌.{0,10}(?:过期|禁用|不可用|无效)|无效的?令牌|密钥.{0,8}(?:无效|过期|失效|泄露)",
     r"(?:用户|账[号户]).{0,8}(?:封禁|停用|禁用|异常)",
+)
+_USED_UP_WORDS = _any(  # by some of a minute's rate, too (LibreChat-AI/agents#357, dimetron/pi-go#177)
+    r"\b(?:insufficient|not enough|out of) (?:(?:account|user|token) )?quota",
+    r"\b(?:user|token) quota\b.{0,20}\b(?:insufficient|not enough|too low|exhausted|negative)",
+    r"(?:额度|配额|点数|积分).{0,4}(?:不足|用尽|用完|耗尽|为负)",
+)
+_RATE_WORDS = _any(
+    r"\bper[ _-]?(?:second|minute|hour)|\b[rt]pm\b|\bconcurren|\brate limit|\b(?:retry|try again) (?:in|after|later)",
+    r"每秒|分钟|小时|并发|频率|稍后",
 )
 _NO_SUCH_PATH = _any(
     r"\binvalid url|\bcannot (?:get|post)\b|\bno (?:such )?(?:route|handler|endpoint)",
@@ -161,7 +101,7 @@ _CREDIT_CODES = frozenset({"insufficient_user_quota", "pre_consume_token_quota_f
 _NESTED = 3  # errors within errors, as relays of relays send them
 _CREDIT_WORDS = re.compile(r"credit|balance|quota|billing|insufficient|余额|额度", re.IGNORECASE)
 _QUOTA_NAMES = ("quotaId", "quota_id", "quotaMetric", "quota_metric")
-_PER_DAY = re.compile(r"per[ _-]?day", re.IGNORECASE)
+_PER_DAY = re.compile(r"per[ _-]?day|[今当每]日|[今每]天", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"request[ _-]id:?\s*([\w.-]{8,80})", re.IGNORECASE)
 _REQUEST_ID_HEADERS = ("x-oneapi-request-id", "x-request-id", "request-id", "x-goog-request-id", "cf-ray")
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,300})", re.IGNORECASE)
@@ -237,6 +177,12 @@ class ServerError:
         return self.refusal_name is None and _ACCOUNT_WORDS.search(self.message) is not None
 
     @property
+    def is_used_up(self) -> bool:
+        """Whether a quota of no named time is used up, by the words alone."""
+        is_of_a_time = self.is_per_day or _RATE_WORDS.search(self.message) is not None
+        return self.refusal_name is None and not is_of_a_time and _USED_UP_WORDS.search(self.message) is not None
+
+    @property
     def _violations(self) -> list[Json]:
         return [violation for detail in self.details for violation in _objects(detail.get("violations"))]
 
@@ -262,7 +208,7 @@ def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first:
         return Fault.ADDRESS, Billed.NO
     if status in (408, 504, 524) or (status, error.status) == (499, "CANCELLED"):  # Google's own, under load
         return Fault.SILENCE, Billed.MAYBE
-    if (fault := _account_fault(status, error, is_first=is_first)) is not None:
+    if (fault := _account_fault(status, error, delay_s, is_first=is_first)) is not None:
         return fault, Billed.NO
     if error.refusal is not None:
         return Fault.REFUSED, Billed.YES
@@ -270,7 +216,7 @@ def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first:
     return fault, Billed.MAYBE if fault is Fault.OTHER else Billed.NO
 
 
-def _account_fault(status: int, error: ServerError, *, is_first: bool) -> Fault | None:
+def _account_fault(status: int, error: ServerError, delay_s: float | None, *, is_first: bool) -> Fault | None:
     """Name an error that is about a key, its account or its credit; None: it is about something else."""
     if status in (401, 402) or any(map(is_closed_account, error.names)):
         return Fault.ACCOUNT
@@ -278,7 +224,7 @@ def _account_fault(status: int, error: ServerError, *, is_first: bool) -> Fault 
         return Fault.ACCOUNT
     if status == 403 and error.is_about_credit and error.refusal_name is None:
         return Fault.ACCOUNT
-    if not error.is_about_an_account:
+    if not (error.is_about_an_account or (error.is_used_up and delay_s is None)):
         return None
     # What has Google's status or details came from Google, or through a relay that drops nothing.
     return Fault.ACCOUNT if is_first and (error.status or error.details) else Fault.UPSTREAM_ACCOUNT
@@ -393,10 +339,11 @@ def _from_tree(tree: object) -> ServerError:
     if isinstance(tree, list):  # streaming endpoints wrap the object
         items = _objects(tree)
         tree = next((item for item in items if item.get("error")), items[0] if items else None)
+    if isinstance(tree, str):
+        return ServerError(message=tree)
     node = _object(tree).get("error")
-    words = node if isinstance(node, str) and node else tree
-    if isinstance(words, str):
-        return ServerError(message=words)
+    if isinstance(node, str) and node:  # a title; what it is about may stand beside it (LibreChat-AI/agents#357)
+        return ServerError(message=": ".join(dict.fromkeys(filter(None, (node, _message(_object(tree)))))))
     node = _object(node) or _object(tree)
     return ServerError(
         code=_text(node.get("code")),

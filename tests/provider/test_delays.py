@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.provider import errors
+from pipeline.provider import delays, errors
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 def delay(*headers, details=(), message=""):
     read = errors.from_tree({"error": {"details": list(details)}})
-    return errors.delay(headers, read.details, message, now=NOW)
+    return delays.delay(headers, read.details, message, now=NOW)
 
 
 def after(value):
@@ -29,11 +29,11 @@ def after(value):
         pytest.param([after("")], None, id="H10-empty"),
         pytest.param([after("nan")], None, id="H10-nan"),
         pytest.param([after("inf")], None, id="H10-inf"),
-        pytest.param([after("1" * 21)], errors.LONGEST_S, id="H10-21-digits"),
-        pytest.param([after("1" * 500)], errors.LONGEST_S, id="H10-endless"),
+        pytest.param([after("1" * 21)], delays.LONGEST_S, id="H10-21-digits"),
+        pytest.param([after("1" * 500)], delays.LONGEST_S, id="H10-endless"),
         pytest.param([after("3.5")], 3.5, id="H10-fraction"),
-        pytest.param([after("1e9")], errors.LONGEST_S, id="H10-huge"),
-        pytest.param([after("1000000000")], errors.LONGEST_S, id="H10-huge-digits"),
+        pytest.param([after("1e9")], delays.LONGEST_S, id="H10-huge"),
+        pytest.param([after("1000000000")], delays.LONGEST_S, id="H10-huge-digits"),
         pytest.param([after("3"), after("7")], 7.0, id="H10-two-headers"),
         pytest.param([after("3, 7")], 7.0, id="H10-joined"),
         pytest.param([after("abc"), after("7")], 7.0, id="H10-one-bad"),

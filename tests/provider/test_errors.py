@@ -271,6 +271,33 @@ def test_words_that_only_resemble_those_of_an_account_are_not_about_one(words):
     assert judged(429, comet(words)).fault is Fault.THROTTLED
 
 
+SCALEWAY = {
+    "status": 429,
+    "error": "INSUFFICIENT QUOTA",
+    "message": "You exceeded your current limit of concurrent requests.",
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (SCALEWAY, ()),
+        (SCALEWAY | {"message": "You exceeded your current quota of tokens per minute."}, ()),
+        (comet("Insufficient quota, please retry in 20s"), ()),
+        (comet("Insufficient quota"), (("retry-after", "20"),)),
+        (comet("当前分钟配额已用完，请稍后再试"), ()),
+    ],
+    ids=["concurrent", "tokens-a-minute", "delay-in-words", "delay-in-a-header", "chinese"],
+)
+def test_a_quota_that_waiting_brings_back_is_a_rate_limit(body, headers):
+    assert judged(429, body, headers=headers).fault is Fault.THROTTLED
+
+
+@pytest.mark.parametrize("words", ["今日额度已用完", "Insufficient quota: 100 requests per day"])
+def test_a_quota_of_a_day_is_one_in_whatever_words(words):
+    assert judged(429, comet(words)).fault is Fault.QUOTA
+
+
 def test_an_error_that_names_no_message_is_shown_as_it_came():
     assert judged(400, {"errorMessage": "odd", "n": 1}).reason == 'HTTP 400: {"errorMessage": "odd", "n": 1}'
 
