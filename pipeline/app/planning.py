@@ -58,19 +58,8 @@ def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
     """Yield the images that `job` will make; what is wrong with it is reported where its own rows are read."""
     with suppress(InputError):
         for task in rehearsed(manifest, jobs=[job]):
-            yield _upstream(task, f"{manifest.output_dir}/{task.name}.png")  # which kind it will be does not matter
-
-
-def _upstream(task: Task, path: str, image: InputImage | None = None) -> UpstreamImage:
-    return UpstreamImage(
-        task_id=task.id,
-        row=task.row,
-        path=path,
-        matrix=task.matrix,
-        fields=task.fields,
-        image=image,
-        former=task.former,
-    )
+            path = f"{manifest.output_dir}/{task.name}.png"  # which kind it will be does not matter
+            yield UpstreamImage(task=task, path=path)
 
 
 _COMPARED_IDS: Final = 5  # of those that do not exist: the nearest one of 20,000 takes a second
@@ -436,4 +425,4 @@ def upstream_of(
             if is_object(path) and standing is FileComparison.SAME:  # it is not read to be hashed
                 size_bytes, mtime_ns = artifact.size_bytes, artifact.mtime_ns
                 image = InputImage(path=path, sha256=artifact.sha256, size_bytes=size_bytes, mtime_ns=mtime_ns)
-            yield _upstream(row.task, path, image)
+            yield UpstreamImage(task=row.task, path=path, image=image)
