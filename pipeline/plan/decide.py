@@ -214,7 +214,7 @@ def _is_same_otherwise_written(task: Task, known: Known) -> bool:
     return task.digests.inputs != known.digests.inputs and _has_same_pixels(task, known)
 
 
-PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its ledger; the older form lacks it
+PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-([0-9a-f]{64})")  # its ledger, which the older form lacks
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
 
 
@@ -257,14 +257,14 @@ class Files(FileView):
         return None if place is None else f"the folder {place} cannot be written to"
 
     def is_half_published(self, path: str) -> bool:
-        """Tell whether a part of this ledger is the same file."""
-        folder = path.rpartition("/")[0]
+        """Tell whether a part of this ledger is of the same bytes (sshfs numbers two links as two files)."""
+        place = self._output_dir / path
         try:
-            matches = [PART.fullmatch(entry.name) for entry in (self._output_dir / folder).iterdir()]
+            matches = [PART.fullmatch(entry.name) for entry in place.parent.iterdir()]
+            parts = {match[2] for match in matches if match is not None and match[1] in (None, self._ledger_id)}
+            return bool(parts) and _sha256(place) in parts
         except OSError:
             return False
-        parts = [match[0] for match in matches if match is not None and match[1] in (None, self._ledger_id)]
-        return any(self._is_one_file(path, f"{folder}/{part}" if folder else part) for part in parts)
 
     def _is_one_file(self, one: str, other: str) -> bool:
         try:
