@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -310,6 +309,7 @@ def _of_argument(problem: Problem, manifest: Path) -> Problem:
 def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, defaults: Mapping[str, object]) -> Path:
     """Write the manifest this call stands for; JSON is YAML."""
     from pipeline.manifest.location import is_address
+    from pipeline.store.files import replacing
 
     if is_address(str(output_dir)):
         what = "generate() keeps its manifest beside the images, so it writes to a folder"
@@ -326,12 +326,8 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
         "defaults": {"output": "{{ id }}", **{name: _plain(name, value) for name, value in defaults.items()}},
         "jobs": {"images": job},
     }
-    part = path.with_name(f".{MANIFEST}.{secrets.token_hex(8)}.part")
-    try:
+    with replacing(path) as part:  # a whole manifest says that the folder is ours, before there are rows
         part.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(path)  # a whole manifest says that the folder is ours, before there are rows
-    finally:
-        part.unlink(missing_ok=True)
     if isinstance(rows, list):
         text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         (output_dir / ROWS).write_text(text, encoding="utf-8")

@@ -253,6 +253,7 @@ class Reply:
     hold: HeldMemory | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
 
 
+PART: Final = ".part-"  # how the name of an image begins until it has its final one
 SIDECAR: Final = ".xmp"  # behind the whole name of an image, as darktable and digiKam write it: fox.png.xmp
 
 

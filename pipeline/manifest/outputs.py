@@ -23,7 +23,7 @@ from pipeline.manifest.problems import BadValue, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import DeliverKeys
 from pipeline.manifest.templates import ANY_NAMES, Context, Template, compile_template
-from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, OUTPUT_SUFFIXES, BucketUrl
+from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, OUTPUT_SUFFIXES, PART, BucketUrl
 from pipeline.text import name_key
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 MAX_SEGMENT_BYTES = 200
 MAX_NAME_BYTES = 1024  # of the whole name; paths end at 4096
-PART_PREFIX = ".part-"
 # Clean names: ASCII letters and digits at the ends, no dot within (so no suffix), no reserved word of Windows.
 _CLEAN = re.compile(
     r"(?!.{190})(?!(?:.*/)?(?:con|prn|aux|nul|com\d|lpt\d)(?:/|$))[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?"
@@ -63,8 +62,8 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
     if not segments or segments[-1] == ending:
         what = f"the output name {_shown(rendered)} is empty without the characters it may not have"
         raise BadValue(what, "write a name with letters or digits")
-    if segments[-1].startswith(PART_PREFIX):
-        what = f"the output name {_shown(rendered)} starts with {PART_PREFIX}"
+    if segments[-1].startswith(PART):
+        what = f"the output name {_shown(rendered)} starts with {PART}"
         raise BadValue(what, "that prefix is reserved for unfinished files")
     name = "/".join(_bounded(_RESERVED.sub(r"\1_", segment), task_id) for segment in segments)
     if len(name.encode()) > MAX_NAME_BYTES:

@@ -5,7 +5,6 @@ Files are only looked at; listings are kept while one plan is made.
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import msgspec
 
 from pipeline.model import IMAGE_SUFFIXES, Artifact, Aspect, Edit, Known, Task, TaskState
 from pipeline.settings import FORMER_DEFAULTS
-from pipeline.store.files import FileComparison, closed_folder, compare, comparison_of
+from pipeline.store.files import PART_NAME, FileComparison, closed_folder, compare, comparison_of
 from pipeline.text import name_key
 
 NEW: Final = "new"
@@ -214,7 +213,6 @@ def _is_same_otherwise_written(task: Task, known: Known) -> bool:
     return task.digests.inputs != known.digests.inputs and _has_same_pixels(task, known)
 
 
-PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-([0-9a-f]{64})")  # its ledger, which the older form lacks
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
 
 
@@ -260,8 +258,8 @@ class Files(FileView):
         """Tell whether a part of this ledger is of the same bytes (sshfs numbers two links as two files)."""
         place = self._output_dir / path
         try:
-            matches = [PART.fullmatch(entry.name) for entry in place.parent.iterdir()]
-            parts = {match[2] for match in matches if match is not None and match[1] in (None, self._ledger_id)}
+            matches = [PART_NAME.fullmatch(entry.name) for entry in place.parent.iterdir()]
+            parts = {match[3] for match in matches if match is not None and match[1] in (None, self._ledger_id)}
             return bool(parts) and _sha256(place) in parts
         except OSError:
             return False

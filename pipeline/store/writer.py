@@ -19,7 +19,7 @@ from typing import Final
 
 from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import SIDECAR, Artifact, Image, Sidecar
+from pipeline.model import PART, SIDECAR, Artifact, Image, Sidecar
 from pipeline.store import files, rows
 from pipeline.store.files import DiskReserve, FileComparison, Tree
 from pipeline.store.integrity import compare_files
@@ -79,9 +79,6 @@ def _is_same(outputs: Tree, name: str, new_name: str, *, source: int, target: in
     if files.is_same_file(old, new):
         return True
     return files.sha256_of(disk, name, dir_fd=source) == files.sha256_of(disk, new_name, dir_fd=target)
-
-
-PART: Final = ".part-"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,7 +16,19 @@ from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, FaultyDisk, close, done, files, image, recover, task, verified, without_links
+from tests.store.fakes import (
+    PRICE,
+    FaultyDisk,
+    close,
+    done,
+    files,
+    image,
+    recover,
+    states,
+    task,
+    verified,
+    without_links,
+)
 
 POINTS = ("intent", "mid-write", "write", "fsync", "link", "dirsync", "done", "unlink")
 IN_RECOVERY = {
@@ -212,7 +224,7 @@ async def test_lost_request_of_a_task_that_is_done_since_stays_money_only(bench:
     await reopen()
     assert bench.recovery.unknown == 1
     with bench.reader() as reader:
-        assert reader.states() == {TaskState.DONE: 1}
+        assert states(reader) == {TaskState.DONE: 1}
         assert reader.spend().unknown_microusd == PRICE
 
 
