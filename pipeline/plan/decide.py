@@ -255,14 +255,14 @@ class Files(FileView):
         return None if place is None else f"the folder {place} cannot be written to"
 
     def is_half_published(self, path: str) -> bool:
-        """Tell whether a part of this ledger is the same file."""
-        folder = path.rpartition("/")[0]
+        """Tell whether a part of this ledger is of the same bytes (sshfs numbers two links as two files)."""
+        place = self._output_dir / path
         try:
-            matches = [PART_NAME.fullmatch(entry.name) for entry in (self._output_dir / folder).iterdir()]
+            matches = [PART_NAME.fullmatch(entry.name) for entry in place.parent.iterdir()]
+            parts = {match[3] for match in matches if match is not None and match[1] in (None, self._ledger_id)}
+            return bool(parts) and _sha256(place) in parts
         except OSError:
             return False
-        parts = [match[0] for match in matches if match is not None and match[1] in (None, self._ledger_id)]
-        return any(self._is_one_file(path, f"{folder}/{part}" if folder else part) for part in parts)
 
     def _is_one_file(self, one: str, other: str) -> bool:
         try:

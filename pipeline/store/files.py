@@ -28,8 +28,8 @@ from pipeline.model import PART, Artifact
 RENAME_NOREPLACE: Final = 1  # linux/fs.h
 CHUNK: Final = 1 << 20
 NO_LINKS: Final = frozenset(
-    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-)  # what file systems without (more) hard links answer: exFAT, some SMB and FUSE
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EIO}
+)  # what file systems without (more) hard links answer: exFAT, some SMB and FUSE; EIO: rclone mount
 NO_EXCLUSIVE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 

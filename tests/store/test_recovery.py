@@ -254,6 +254,17 @@ async def test_image_that_lost_its_part_to_a_rename_is_adopted(bench: Bench, reo
     assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == (1, 0, 1)
 
 
+async def test_both_names_of_an_image_may_look_like_two_files(bench: Bench, reopen: Reopen) -> None:
+    """Killed between the link and the ledger on sshfs, which numbers two links as two files."""
+    attempt = await lose(bench)
+    (bench.out / "cats").mkdir()
+    for name in (bench.part_name(attempt, image(1).sha256), "1.png"):
+        (bench.out / "cats" / name).write_bytes(image(1).data)
+    await reopen()
+    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == (1, 0, 1)
+    assert files(bench.out) == {"cats/1.png": image(1).data}
+
+
 class Killed(Exception):  # noqa: N818 - an event, not an error
     """SIGKILL, as far as one process can pretend."""
 
