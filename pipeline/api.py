@@ -12,10 +12,12 @@ import asyncio
 import hashlib
 import json
 import os
-import secrets
+import sys
+import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from pipeline.app.run import Watcher
     from pipeline.engine.events import Gauge, Listener
     from pipeline.model import Artifact
+    from pipeline.store.lock import StateLock
     from pipeline.view.explain import Explanation
     from pipeline.view.plan import PlanBill
 
@@ -46,6 +49,7 @@ MANIFEST: Final = "manifest.yaml"  # beside the images
 ROWS: Final = "rows.jsonl"
 KEY: Final = "_id"  # of rows that name none
 NAME: Final = "generate"  # of the manifest
+OUTPUT_DIR: Final = "."
 WAIT_LOCK_S: Final = 60.0
 LEFT: Final = "the caller stopped waiting"
 MISSING: Final = frozenset({"nan", "NaT", "<NA>"})
@@ -138,7 +142,7 @@ async def run_manifest(
         pilot=pilot,
         rules=Rules(force=force, repair=repair),
     )
-    setup = context.prepare(Path(path), flags)
+    setup = await asyncio.to_thread(context.prepare, Path(path), flags)
     async with _running(setup, listen or (lambda _event: None)) as running:
         await asyncio.wait({running})
     return running.result()
@@ -158,10 +162,18 @@ def _flags(
     return context.Flags(
         selection=Selection(select=_patterns(select), exclude=_patterns(exclude)),
         variables=dict(variables or {}),
-        budget_microusd=None if budget_usd is None else round(budget_usd * 1_000_000),
+        budget_microusd=None if budget_usd is None else _microusd(budget_usd),
         simulate=simulate,
         is_yes=True,
     )
+
+
+def _microusd(budget_usd: float) -> int:
+    """Return a budget as the wallet counts it. Raises InputError: it is no amount of money."""
+    with suppress(TypeError, ValueError, OverflowError):  # a text, None; NaN, infinity
+        if budget_usd >= 0:
+            return round(budget_usd * 1_000_000)
+    raise InputError(f"budget_usd is {budget_usd!r}, which is no amount", instead="give dollars, such as 1.50")
 
 
 def _patterns(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -188,59 +200,84 @@ async def generate(
     Raises InputError that names the argument when something is wrong with one, RunFailed after the last image when some
     are missing. Closing it early, or cancelling it, sends nothing new and waits for the images in flight, which are
     paid for; cancelled again, it leaves them unknown. A `break` closes it in the background, for which `asyncio.run`
-    does not wait: a script breaks inside `async with contextlib.aclosing(generate(...)) as images:`. A call for the
-    same folder waits a minute for one that ends.
+    does not wait: a script breaks inside `async with contextlib.aclosing(generate(...)) as images:`. Of several calls
+    for one folder, in any process, one works at a time: the others wait, for a minute, and raise TryLater.
     """
-    from pipeline.app import context
-
     given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
-    manifest = _write_manifest(Path(output_dir), _job_of(given, prompt, key), provider, defaults)
-    sent: dict[str, str] = {}  # prompts by task
-    with _naming_arguments(manifest):
-        flags = context.Flags(budget_microusd=round(budget_usd * 1_000_000), wait_lock_s=WAIT_LOCK_S)
-        setup = context.prepare(manifest, flags)
-        there = {image.id: image for image in _present(setup, sent)}
-    for image in there.values():
-        yield image
-    arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
+    job, budget = _job_of(given, prompt, key), _microusd(budget_usd)
+    async with _prepared(Path(output_dir), job, provider, defaults, budget) as (setup, lock):
+        sent, there = await _present(setup)
+        for image in there.values():
+            yield image
+        arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
 
-    def arrived(event: Event) -> None:
-        if isinstance(event, TaskEnded) and event.artifact is not None:
-            text = sent.get(event.task_id, "")
-            arrivals.put_nowait(_of(setup, event.task_id, text, event.artifact, cost_usd=event.cost_usd))
+        def arrived(event: Event) -> None:
+            if isinstance(event, TaskEnded) and event.artifact is not None:
+                arrivals.put_nowait(_of(setup, event.task_id, sent, event.artifact, cost_usd=event.cost_usd))
 
-    async with _running(setup, arrived) as running:
-        running.add_done_callback(lambda _: arrivals.put_nowait(None))
-        while (arrival := await arrivals.get()) is not None:
-            there[arrival.id] = arrival
-            yield arrival
-    with _naming_arguments(manifest):
-        summary = running.result()
-        late = [each for each in _present(setup, sent) if each.id not in there] if len(there) < len(sent) else []
-    for image in late:  # of a call that was waited for
-        yield image
+        async with _running(setup, arrived, lock) as running:
+            running.add_done_callback(lambda _: arrivals.put_nowait(None))
+            while (arrival := await arrivals.get()) is not None:
+                there[arrival.id] = arrival
+                yield arrival
+        with _naming_arguments(setup.manifest.path):
+            summary = running.result()
+        _, late = (sent, there) if len(there) == len(sent) else await _present(setup)
+        for image in late.values():  # of a process that died: the run gave it its name
+            if image.id not in there and image.prompt == sent.get(image.id):  # else of a call that has begun since
+                yield image
     if summary.exit:
         raise RunFailed(summary)
 
 
 @asynccontextmanager
-async def _running(setup: "Setup", listen: "Listener") -> "AsyncGenerator[asyncio.Task[RunSummary], None]":
+async def _prepared(
+    folder: Path, job: dict[str, object], provider: str, defaults: Mapping[str, object], budget_microusd: int
+) -> "AsyncGenerator[tuple[Setup, StateLock], None]":
+    """Write and load the manifest of a call, under the lock: another call for the folder may still read its own."""
+    from pipeline.app import context
+    from pipeline.app.locking import locked
+    from pipeline.manifest.location import directories, is_address
+
+    if is_address(str(folder)):
+        what = "generate() keeps its manifest beside the images, so it writes to a folder"
+        raise InputError(what, instead="write a manifest: its output_dir may be a bucket")
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_ours(folder)
+    given = partial(directories, name=NAME, kind=provider, output_dir=OUTPUT_DIR, state_dir=None, simulate=False)
+    lock = await locked(given(folder.resolve())[1], wait_s=WAIT_LOCK_S)
+    try:
+        manifest = _write_manifest(folder, job, provider, defaults)
+        flags = context.Flags(budget_microusd=budget_microusd)
+        with _naming_arguments(manifest):
+            setup = await asyncio.to_thread(context.prepare, manifest, flags)
+        yield setup, lock
+    finally:
+        lock.release()
+
+
+@asynccontextmanager
+async def _running(
+    setup: "Setup", listen: "Listener", lock: "StateLock | None" = None
+) -> "AsyncGenerator[asyncio.Task[RunSummary], None]":
     """Run in a task. Leaving before it has ended is the first signal of a run, being cancelled meanwhile the second."""
     from pipeline.app.run import Signals, run
 
     signals = Signals(drain_s=None)
     # in no TaskGroup, which a generator cannot hold open while the caller has the image; awaited below in every case
-    task = asyncio.create_task(run(setup, watch=_display(listen), signals=signals), name="generate")
+    task = asyncio.create_task(run(setup, watch=_display(listen), lock=lock, signals=signals), name="generate")
     try:
         yield task
     finally:
-        cancelled = None
-        while not task.done():
-            signals.stop(Exit.INTERRUPTED, LEFT)
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:
-                cancelled = error
+        cancelled, anyio = None, sys.modules.get("anyio")
+        # AnyIO (Starlette, FastAPI) cancels again and again until its scope is left, which is one cancellation
+        with nullcontext() if anyio is None else anyio.CancelScope(shield=True):
+            while not task.done():
+                signals.stop(Exit.INTERRUPTED, LEFT)
+                try:
+                    await asyncio.wait({task})
+                except asyncio.CancelledError as error:
+                    cancelled = error
         if not task.cancelled():
             task.exception()  # looked at: whoever leaves early asks for no result
         if cancelled is not None:
@@ -309,29 +346,20 @@ def _of_argument(problem: Problem, manifest: Path) -> Problem:
 
 def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, defaults: Mapping[str, object]) -> Path:
     """Write the manifest this call stands for; JSON is YAML."""
-    from pipeline.manifest.location import is_address
+    from pipeline.store.files import replacing
 
-    if is_address(str(output_dir)):
-        what = "generate() keeps its manifest beside the images, so it writes to a folder"
-        raise InputError(what, instead="write a manifest: its output_dir may be a bucket")
-    output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / MANIFEST
-    _check_ours(output_dir)
     rows = job.pop(ROWS, None)
     document = {
         "version": 1,
         "name": NAME,
         "provider": {"kind": provider},
-        "output_dir": ".",
+        "output_dir": OUTPUT_DIR,
         "defaults": {"output": "{{ id }}", **{name: _plain(name, value) for name, value in defaults.items()}},
         "jobs": {"images": job},
     }
-    part = path.with_name(f".{MANIFEST}.{secrets.token_hex(8)}.part")
-    try:
+    with replacing(path) as part:  # a whole manifest says that the folder is ours, before there are rows
         part.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(path)  # a whole manifest says that the folder is ours, before there are rows
-    finally:
-        part.unlink(missing_ok=True)
     if isinstance(rows, list):
         text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         (output_dir / ROWS).write_text(text, encoding="utf-8")
@@ -369,25 +397,41 @@ def _check_ours(output_dir: Path) -> None:
     raise InputError(f"generate() would replace {path}", instead="name another output_dir")
 
 
-def _present(setup: "Setup", prompts: dict[str, str]) -> Iterator[Generated]:
-    """Yield what is there already; `prompts` gets every prompt by its task."""
+async def _present(setup: "Setup") -> tuple[dict[str, str], dict[str, Generated]]:
+    """Return by their ids every prompt, and the images that are there already.
+
+    In a thread: the caller's event loop goes on, whatever the number of tasks.
+    """
+    from pipeline.app.stages import in_thread
+
+    with _naming_arguments(setup.manifest.path):
+        return await in_thread(partial(_present_now, setup))
+
+
+def _present_now(setup: "Setup", is_cancelled: threading.Event) -> tuple[dict[str, str], dict[str, Generated]]:
     from pipeline.app.planning import plan_rows, reading
     from pipeline.model import Edit
 
+    prompts, there = dict[str, str](), dict[str, Generated]()
     with reading(setup) as reader:
-        for row in plan_rows(setup, reader):
-            prompts[row.task.id] = row.task.prompt
+        for row in plan_rows(setup, reader, is_cancelled=is_cancelled):
+            prompts[row.task.id.partition("/")[2]] = row.task.prompt
             verdict, artifact = row.verdict, None if row.known is None else row.known.artifact
             is_due = verdict.state != "done" or verdict.reason is not None
             if artifact is None or is_due or verdict.is_missing or verdict.edit is Edit.ABSENT:
                 continue
-            yield _of(setup, row.task.id, row.task.prompt, artifact, cost_usd=0.0)
+            image = _of(setup, row.task.id, prompts, artifact, cost_usd=0.0)
+            there[image.id] = image
+    return prompts, there
 
 
-def _of(setup: "Setup", task_id: str, prompt: str, artifact: "Artifact", *, cost_usd: float) -> Generated:
+def _of(
+    setup: "Setup", task_id: str, prompts: Mapping[str, str], artifact: "Artifact", *, cost_usd: float
+) -> Generated:
+    own = task_id.partition("/")[2]
     return Generated(
-        id=task_id.partition("/")[2],
-        prompt=prompt,
+        id=own,
+        prompt=prompts.get(own, ""),
         path=Path(setup.manifest.location_of(artifact)),
         width=artifact.width,
         height=artifact.height,

@@ -17,6 +17,7 @@ IMAGE_SUFFIXES: Final = (*OUTPUT_SUFFIXES, ".jpeg")  # the kinds the API takes a
 INPUT_SUFFIXES: Final = (*IMAGE_SUFFIXES, ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")  # converted
 
 
+HEIC_TYPES: Final = frozenset({"image/heic", "image/heif"})  # what only the extra `heic` reads
 BUCKET_SCHEMES: Final = ("s3", "gs", "az")  # S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage
 
 
@@ -253,6 +254,7 @@ class Reply:
     hold: HeldMemory | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
 
 
+PART: Final = ".part-"  # how the name of an image begins until it has its final one
 SIDECAR: Final = ".xmp"  # behind the whole name of an image, as darktable and digiKam write it: fox.png.xmp
 
 

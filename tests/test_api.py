@@ -9,13 +9,16 @@ import re
 import sqlite3
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
 import pipeline
 from pipeline.api import Generated, RunFailed, explain, generate, plan_manifest, run_manifest
+from pipeline.app import context, planning
 from pipeline.engine.events import AttemptStarted, Event, TaskEnded
 from pipeline.errors import Exit, InputError
 from pipeline.simulator import profile
@@ -112,11 +115,50 @@ async def test_leaving_the_loop_early_saves_what_is_in_flight(tmp_path: Path, mo
     assert found < attempts["ok"] < len(MANY)
 
 
+async def test_a_scope_of_anyio_that_is_cancelled_saves_what_is_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Starlette does with the scope of a streaming response whose client is gone."""
+    monkeypatch.setattr(profile, "DEFAULT", "calm")
+    with anyio.CancelScope() as scope:
+        async for _ in generate(MANY, output_dir=tmp_path, budget_usd=9.0, provider="simulator"):
+            asyncio.get_running_loop().call_later(0.05, scope.cancel)  # while the next image is waited for
+    assert scope.cancelled_caught
+    assert set(outcomes(tmp_path)) == {"ok"}
+
+
 async def test_the_next_call_waits_for_one_that_saves_what_is_in_flight(tmp_path: Path) -> None:
     async for _ in generate(MANY, output_dir=tmp_path, budget_usd=9.0, provider="simulator", size="1K"):
         break  # as in a notebook: nobody closes the generator
     assert len(await collect(MANY, tmp_path, budget_usd=9.0)) == len(MANY)
     assert outcomes(tmp_path) == {"ok": len(MANY)}
+
+
+async def test_two_calls_for_one_folder_each_get_the_images_of_their_own_rows(tmp_path: Path) -> None:
+    async def take(colour: str) -> dict[str, str]:
+        rows, prompt = [{"id": "mug", "colour": colour}, {"id": colour, "colour": colour}], "A {{ row.colour }} mug"
+        images = generate(rows, prompt=prompt, key="id", output_dir=tmp_path, budget_usd=1.0, provider="simulator")
+        return {image.id: image.prompt async for image in images}
+
+    red, blue = await asyncio.gather(take("red"), take("blue"))
+    assert red == {"mug": "A red mug", "red": "A red mug"}
+    assert blue == {"mug": "A blue mug", "blue": "A blue mug"}
+
+
+async def test_the_callers_loop_goes_on_while_a_call_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answers nothing for as long as thousands of prompts take is killed by who watches it."""
+    threads = set[bool]()
+    for module, name in ((context, "prepare"), (planning, "plan_rows")):
+        real = getattr(module, name)
+
+        def noted(*given: object, real: Callable[..., object] = real, **named: object) -> object:
+            threads.add(threading.current_thread() is threading.main_thread())
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, name, noted)
+    await collect(PROMPTS, tmp_path)
+    await run_manifest(tmp_path / "manifest.yaml")
+    assert threads == {False}
 
 
 async def test_cancelled_twice_a_run_leaves_what_is_in_flight_unknown(tmp_path: Path) -> None:
@@ -153,6 +195,13 @@ async def test_cancelled_again_before_anything_is_sent_a_run_closes_its_ledger(t
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert "ledger" not in {thread.name for thread in threading.enumerate()}
     assert len(await collect(PROMPTS, tmp_path)) == len(PROMPTS)
+
+
+@pytest.mark.parametrize("budget_usd", [math.nan, math.inf, -1.0, "1.00", None])
+async def test_a_budget_that_is_no_amount_is_an_input_error(tmp_path: Path, budget_usd: float) -> None:
+    with pytest.raises(InputError, match=r"budget_usd is .*, which is no amount; give dollars"):
+        await collect(PROMPTS, tmp_path / "out", budget_usd=budget_usd)
+    assert not (tmp_path / "out").exists()
 
 
 async def test_a_wrong_key_of_a_job_is_refused(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from pipeline.manifest.outputs import is_input
 from pipeline.manifest.sources import input_globs
 from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
 from pipeline.plan.plan import PlanRow
-from pipeline.store.files import Disk, link_or_rename
+from pipeline.store.files import Disk, link_or_rename, replacing
 from pipeline.store.mirror import Mirror, open_mirror
 from pipeline.store.reader import LedgerReader
 from pipeline.text import usd
@@ -257,12 +257,8 @@ def _shards(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
 def _write_shard(path: Path, kind: str, samples: Sequence[_Sample], names: Sequence[str], *, is_ours: bool) -> None:
     if not is_ours and os.path.lexists(path):
         raise InputError(f"{path} was not written by an export that {INDEX} has; name another folder")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         (_write_parquet if kind == "parquet" else _write_tar)(part, samples, names)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> None:

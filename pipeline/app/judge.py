@@ -200,4 +200,4 @@ def _addresses(row: ReportRow, out: Path, thumbs: Collection[str]) -> Addresses:
 
 def _images(reader: LedgerReader) -> int:
     """Count the images that this manifest's requests brought, superseded ones too."""
-    return sum(cost.images for cost in reader.costs(by=["manifest"]))
+    return sum(cost.images for cost in reader.costs(by=[]))

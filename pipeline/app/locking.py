@@ -64,7 +64,7 @@ async def open_store(
     from pipeline.store.store import Store
 
     if lock is None or lock.state_dir != setup.manifest.state_dir or not lock.is_standing:
-        lock = await _locked(setup)
+        lock = await locked(setup.manifest.state_dir, wait_s=setup.flags.wait_lock_s)
     try:
         check(setup)
         # No TaskGroup: one would cancel the task it waits for, and an opened store must not be lost. It is awaited.
@@ -77,13 +77,16 @@ async def open_store(
         lock.release()
 
 
-async def _locked(setup: "Setup") -> StateLock:
-    """Take the lock; wait for it as long as was asked. Waiting can be cancelled."""
+async def locked(state_dir: Path, *, wait_s: float) -> StateLock:
+    """Take the lock of a state directory; wait for it as long as was asked. Waiting can be cancelled.
+
+    Raises TryLater: another run has it. InputError, StorageError.
+    """
     import asyncio
 
-    deadline = time.monotonic() + setup.flags.wait_lock_s
+    deadline = time.monotonic() + wait_s
     while True:
-        lock = StateLock(setup.manifest.state_dir)
+        lock = StateLock(state_dir)
         try:
             lock.acquire()  # it does not wait
         except TryLater:

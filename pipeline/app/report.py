@@ -36,7 +36,7 @@ def report(setup: Setup, *, progress: Callable[[int, int], None] | None = None) 
 
 def heading_of(setup: Setup, reader: LedgerReader) -> Heading:
     """Return the heading of the contact sheet, with the money of this manifest's whole life."""
-    sums = reader.costs(by=["manifest"])
+    sums = reader.costs(by=[])
     return Heading(
         title=setup.manifest.name,
         output_dir=setup.manifest.output_dir,

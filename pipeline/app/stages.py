@@ -13,7 +13,7 @@ from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from pipeline.app.context import Setup
 from pipeline.app.planning import Cancelled, Planned, make_plan
@@ -27,6 +27,7 @@ from pipeline.store.reader import LedgerReader
 from pipeline.store.store import Store
 from pipeline.text import count, duration, money
 
+T = TypeVar("T")
 BATCH: Final = 500
 LISTED: Final = 20
 PASSES: Final = 6  # of a plan whose images move out of each other's way
@@ -64,14 +65,17 @@ async def plan_stage(
 async def _plan_in_thread(
     setup: Setup, reader: LedgerReader, *, jobs: Collection[str] | None, spool: Spool | None, free: Spool
 ) -> Planned:
-    """Plan in a thread, so that signals are handled; a cancelled plan stops at its next task, and is awaited.
+    """Plan in a thread, so that signals are handled. It reads the ledger and writes to the spools."""
+    return await in_thread(
+        lambda is_cancelled: make_plan(setup, reader, jobs=jobs, spool=spool, free=free, is_cancelled=is_cancelled)
+    )
 
-    It reads the ledger and writes to the spools, which close when this is left.
-    """
+
+async def in_thread(plan: Callable[[threading.Event], T]) -> T:
+    """Plan in a thread; a cancelled plan stops at its next task, and is awaited: what it uses may be closed then."""
     is_cancelled = threading.Event()
-    planning = asyncio.to_thread(make_plan, setup, reader, jobs=jobs, spool=spool, free=free, is_cancelled=is_cancelled)
     # No TaskGroup: one would cancel the task, and the thread would go on over closed spools. It is awaited here.
-    task = asyncio.create_task(planning, name="plan")
+    task = asyncio.create_task(asyncio.to_thread(plan, is_cancelled), name="plan")
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

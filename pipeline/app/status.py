@@ -28,8 +28,8 @@ from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rows import PastAttempt, RunSnapshot, record_of
 from pipeline.text import moment
-from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
-from pipeline.view.status import Status
+from pipeline.view.explain import AttemptLine, Request
+from pipeline.view.status import Status, StatusTask, TaskHistory
 
 CHANGED: Final = "the manifest asks for something else now"
 

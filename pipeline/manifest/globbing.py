@@ -23,8 +23,8 @@ from pathlib import Path
 
 from pipeline.errors import Problem
 from pipeline.manifest.location import input_trouble, is_address, reason, split_bucket
-from pipeline.manifest.outputs import PART_PREFIX
 from pipeline.manifest.problems import BadValue
+from pipeline.model import PART
 
 MAX_BRACES = 1000
 MAX_WALKED = 5_000_000  # names that a pattern looks at: half a minute
@@ -254,7 +254,7 @@ def matching(glob: Glob, names: Iterable[tuple[str, int]], own: str | None) -> I
     for name, size_bytes in names:
         last = name.rpartition("/")[2]
         is_marker = size_bytes == 0 and "." not in last  # what consoles put where a person makes a folder
-        is_ours = last.startswith(PART_PREFIX) or (own is not None and name.startswith(f"{own}/"))
+        is_ours = last.startswith(PART) or (own is not None and name.startswith(f"{own}/"))
         is_of_system = not glob.hidden and not _SYSTEM_NAMES.isdisjoint(name.lower().split("/"))
         if not (is_marker or is_ours or is_of_system) and glob.takes(name):
             yield name
@@ -308,7 +308,7 @@ def _entries(glob: Glob, relative: str) -> Iterator[str | Problem]:
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith(PART_PREFIX) or (entry.name.startswith(".") and not glob.hidden):
+                if entry.name.startswith(PART) or (entry.name.startswith(".") and not glob.hidden):
                     continue
                 below = f"{relative}/{entry.name}" if relative else entry.name
                 is_folder = _is_folder(entry)

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, Problem
+from pipeline.manifest.fields import DELIVERED
 from pipeline.manifest.location import Place, is_address, kind_of, split_bucket
 from pipeline.manifest.problems import BadValue, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import DeliverKeys
 from pipeline.manifest.templates import ANY_NAMES, Context, Template, compile_template
-from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, OUTPUT_SUFFIXES, BucketUrl
+from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, OUTPUT_SUFFIXES, PART, BucketUrl
 from pipeline.text import name_key
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 MAX_SEGMENT_BYTES = 200
 MAX_NAME_BYTES = 1024  # of the whole name; paths end at 4096
-PART_PREFIX = ".part-"
 # Clean names: ASCII letters and digits at the ends, no dot within (so no suffix), no reserved word of Windows.
 _CLEAN = re.compile(
     r"(?!.{190})(?!(?:.*/)?(?:con|prn|aux|nul|com\d|lpt\d)(?:/|$))[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?"
@@ -63,8 +63,8 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
     if not segments or segments[-1] == ending:
         what = f"the output name {_shown(rendered)} is empty without the characters it may not have"
         raise BadValue(what, "write a name with letters or digits")
-    if segments[-1].startswith(PART_PREFIX):
-        what = f"the output name {_shown(rendered)} starts with {PART_PREFIX}"
+    if segments[-1].startswith(PART):
+        what = f"the output name {_shown(rendered)} starts with {PART}"
         raise BadValue(what, "that prefix is reserved for unfinished files")
     name = "/".join(_bounded(_RESERVED.sub(r"\1_", segment), task_id) for segment in segments)
     if len(name.encode()) > MAX_NAME_BYTES:
@@ -204,9 +204,6 @@ def is_input(location: str, inputs: "Sequence[Glob]") -> bool:
     return any(glob.takes(posixpath.relpath(path, glob.base)) for glob in found)
 
 
-SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRecipe:
     """One delivery."""
@@ -219,7 +216,7 @@ class DeliveryRecipe:
     @property
     def suffix(self) -> str | None:
         """Of every file; None: that of its image."""
-        return None if self.keys.format is None else SUFFIXES[self.keys.format]
+        return None if self.keys.format is None else DELIVERED[self.keys.format]
 
     @property
     def rendition(self) -> dict[str, Any]:

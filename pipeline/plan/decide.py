@@ -5,7 +5,6 @@ Files are only looked at; listings are kept while one plan is made.
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import msgspec
 
 from pipeline.model import IMAGE_SUFFIXES, Artifact, Aspect, Edit, Known, Task, TaskState
 from pipeline.settings import FORMER_DEFAULTS
-from pipeline.store.files import FileComparison, closed_folder, compare, comparison_of
+from pipeline.store.files import PART_NAME, FileComparison, closed_folder, compare, comparison_of
 from pipeline.text import name_key
 
 NEW: Final = "new"
@@ -214,7 +213,6 @@ def _is_same_otherwise_written(task: Task, known: Known) -> bool:
     return task.digests.inputs != known.digests.inputs and _has_same_pixels(task, known)
 
 
-PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its ledger; the older form lacks it
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
 
 
@@ -257,14 +255,14 @@ class Files(FileView):
         return None if place is None else f"the folder {place} cannot be written to"
 
     def is_half_published(self, path: str) -> bool:
-        """Tell whether a part of this ledger is the same file."""
-        folder = path.rpartition("/")[0]
+        """Tell whether a part of this ledger is of the same bytes (sshfs numbers two links as two files)."""
+        place = self._output_dir / path
         try:
-            matches = [PART.fullmatch(entry.name) for entry in (self._output_dir / folder).iterdir()]
+            matches = [PART_NAME.fullmatch(entry.name) for entry in place.parent.iterdir()]
+            parts = {match[3] for match in matches if match is not None and match[1] in (None, self._ledger_id)}
+            return bool(parts) and _sha256(place) in parts
         except OSError:
             return False
-        parts = [match[0] for match in matches if match is not None and match[1] in (None, self._ledger_id)]
-        return any(self._is_one_file(path, f"{folder}/{part}" if folder else part) for part in parts)
 
     def _is_one_file(self, one: str, other: str) -> bool:
         try:

@@ -13,7 +13,6 @@ import csv
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.model import BucketUrl, Mark, TaskState
+from pipeline.store.files import replacing
 from pipeline.text import as_json
 
 
@@ -100,14 +100,9 @@ def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
 
     `bom`: start with the byte-order mark that spreadsheets want before they read UTF-8.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     encoding = "utf-8-sig" if bom else "utf-8"
-    try:
-        with part.open("x+", encoding=encoding, errors="replace", newline="") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("x+", encoding=encoding, errors="replace", newline="") as file:
+        yield file
 
 
 def task_record(row: ReportRow) -> dict[str, object]:

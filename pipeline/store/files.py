@@ -13,6 +13,8 @@ import errno
 import functools
 import hashlib
 import os
+import re
+import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -21,13 +23,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from pipeline.model import Artifact
+from pipeline.model import PART, Artifact
 
 RENAME_NOREPLACE: Final = 1  # linux/fs.h
 CHUNK: Final = 1 << 20
 NO_LINKS: Final = frozenset(
-    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-)  # what file systems without (more) hard links answer: exFAT, some SMB and FUSE
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EIO}
+)  # what file systems without (more) hard links answer: exFAT, some SMB and FUSE; EIO: rclone mount
 NO_EXCLUSIVE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
@@ -183,6 +185,17 @@ def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> 
         raise
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lend a new name beside `path` to write to; it becomes `path` when the block ends well, and goes otherwise."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def make_durable(disk: Disk, name: str, *, dir_fd: int) -> None:
     """Sync a file whose bytes are right in memory; they may not be on the disk yet."""
     with closing(disk, disk.open(name, dir_fd=dir_fd)) as fd:
@@ -203,6 +216,8 @@ def sha256_of(disk: Disk, name: str, *, dir_fd: int) -> str:
     return digest.hexdigest()
 
 
+# The ledger that wrote a part (the older form lacks it), its attempt, the hash of what must be in it.
+PART_NAME: Final = re.compile(re.escape(PART) + r"(?:([0-9a-f]{8})-)?(\d{1,18})-([0-9a-f]{64})")
 GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from pipeline.buckets import Bucket, open_bucket
 from pipeline.errors import Conflict, StorageError
 from pipeline.imaging.formats import NotAnImageError, describe
@@ -62,7 +64,8 @@ def superseded_images(place: Path | BucketUrl, state_dir: Path, *, ledger_id: st
 
 
 def _known(connection: sqlite3.Connection, manifest: str, task_id: str) -> Known | None:
-    row = connection.execute(query("known"), {"manifest": manifest, "id": rows.text(task_id)}).fetchone()
+    ids = msgspec.json.encode([rows.text(task_id)]).decode()
+    row = connection.execute(query("known_among"), {"manifest": manifest, "ids": ids}).fetchone()
     return None if row is None else rows.known_of(row)
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from pipeline.buckets import ObjectExists, as_input_error, open_bucket
 from pipeline.model import BucketUrl
+from pipeline.store.files import replacing
 
 WITHDRAWN: Final = ".withdrawn"
 
@@ -42,12 +43,8 @@ class FolderMirror:
         """Write a whole file and return its mark: first under another name, so that no half file has the right one."""
         path = self._folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        with replacing(path) as part:
             part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
         return hashlib.sha256(data).hexdigest()
 
     def is_one(self, file: str, other: str | None) -> bool:

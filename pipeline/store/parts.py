@@ -6,7 +6,6 @@ After each the ledger and the disk agree. `recovery` looks for them.
 import contextlib
 import hashlib
 import os
-import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,15 +17,24 @@ import msgspec
 from pipeline.errors import ClosedFolder, Conflict
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
-from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
+from pipeline.model import PART, Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import FileComparison, Tree, is_same_file, join, make_durable, read_all, split, status_of
+from pipeline.store.files import (
+    PART_NAME,
+    FileComparison,
+    Tree,
+    is_same_file,
+    join,
+    make_durable,
+    read_all,
+    split,
+    status_of,
+)
 from pipeline.store.ledger_file import query
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources
-from pipeline.store.writer import PART, Delivery, supersede
+from pipeline.store.writer import Delivery, supersede
 
-_PART: Final = re.compile(re.escape(PART) + r"(?:([0-9a-f]{8})-)?(\d{1,18})-([0-9a-f]{64})")
 SLACK_US: Final = 60_000_000  # by which the clocks of a file server and of this machine may differ
 OPEN: Final = ("sent", "unknown")  # states of an attempt whose image may yet be found
 LISTED: Final = 20  # notes of one kind; beyond, they are only counted
@@ -112,7 +120,7 @@ def find_parts(outputs: Tree, besides: Path, found: Recovery) -> Iterator[FoundP
         folders[:] = [name for name in folders if here / name != besides]
         relative = "" if here == outputs.root else here.relative_to(outputs.root).as_posix()
         for name in names:
-            if match := _PART.fullmatch(name):
+            if match := PART_NAME.fullmatch(name):
                 ledger_id, attempt, sha256 = match.groups()
                 yield FoundPart(
                     tree=outputs, folder=relative, name=name, ledger_id=ledger_id, attempt=int(attempt), sha256=sha256
@@ -149,7 +157,7 @@ def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRe
 
 def is_named_part(name: str) -> bool:
     """Say whether a file is a part that names the ledger which wrote it."""
-    match = _PART.fullmatch(name)
+    match = PART_NAME.fullmatch(name)
     return match is not None and match[1] is not None
 
 

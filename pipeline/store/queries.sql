@@ -276,11 +276,6 @@ ON CONFLICT (manifest, id) DO UPDATE SET state = 'done', fingerprint = excluded.
 -- name: key_of_task
 SELECT task FROM task WHERE manifest = :manifest AND id = :id
 
--- name: release_state
-UPDATE task SET state = 'pending', unknowns = 0, accepted = '', updated_at = :now,
-  released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
-WHERE manifest = :manifest AND state = :state
-
 -- name: release_task
 UPDATE task SET state = 'pending', unknowns = 0, accepted = '', updated_at = :now,
   released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
@@ -320,18 +315,8 @@ DELETE FROM digest WHERE path = :path
 -- name: digest
 SELECT sha256, pixels FROM digest WHERE path = :path AND size_bytes = :size_bytes AND mtime_ns = :mtime_ns
 
--- name: known
-SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
-  attempts, unknowns, cost_microusd, reason, updated_at, made,
-  CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
-    (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
-      AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
-  accepted = fingerprint, pixels_digest, edit, flags,
-  path, sha256, mime, width, height, size_bytes, mtime_ns
-FROM task WHERE manifest = :manifest AND id = :id
-
 -- name: known_among
--- `known` for many tasks at once: a plan asks for each of a million, and most of what one question costs is the asking.
+-- Many at once: a plan asks for each of a million tasks, and most of what one question costs is the asking.
 SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
   attempts, unknowns, cost_microusd, reason, updated_at, made,
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
@@ -354,9 +339,6 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   accepted = fingerprint, pixels_digest, edit, flags,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest ORDER BY task
-
--- name: states
-SELECT state, count(*) FROM task WHERE manifest = :manifest GROUP BY state
 
 -- name: flags
 SELECT flag.key, count(*) FROM task, json_each(task.flags) AS flag
@@ -417,11 +399,12 @@ FROM (
 WHERE json_valid(asked) GROUP BY 1, 2, 3
 
 -- name: costs
--- By manifest, job, model and quarter of an hour: every time zone's days are made of those.
-SELECT task.manifest, task.job, attempt.model, attempt.sent_at / 900000000, count(*),
+-- By job, model and quarter of an hour: every time zone's days are made of those.
+SELECT task.job, attempt.model, attempt.sent_at / 900000000, count(*),
   sum(attempt.state = 'ok'), sum(CASE WHEN attempt.state IN ('ok', 'paid') THEN attempt.cost_microusd ELSE 0 END),
   sum(CASE WHEN attempt.state IN ('sent', 'unknown') THEN attempt.reserved_microusd ELSE 0 END)
-FROM attempt JOIN task USING (task) WHERE attempt.sent_at >= :since GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+FROM attempt JOIN task USING (task) WHERE manifest = :manifest AND attempt.sent_at >= :since
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 
 -- name: last_run
 SELECT run FROM run WHERE manifest = :manifest AND reason NOT LIKE 'rebuilt%' ORDER BY run DESC LIMIT 1

@@ -84,8 +84,7 @@ class LedgerReader:
 
     def known(self, task_id: str) -> Known | None:
         """Return what is remembered of one task."""
-        row = self._one("known", id=rows.text(task_id))
-        return None if row is None else self._known(row)
+        return self.known_among([task_id]).get(task_id)
 
     def known_among(self, task_ids: Iterable[str]) -> dict[str, Known]:
         """Return what is remembered of several tasks, by id; those it has never seen are left out."""
@@ -103,10 +102,6 @@ class LedgerReader:
             artifact = self._decoded(rows.artifact_of, columns)
             assert artifact is not None
             yield str(task_id), artifact
-
-    def states(self) -> Counter[TaskState]:
-        """Count this manifest's tasks by state."""
-        return Counter({TaskState(state): count for state, count in self._rows("states")})
 
     def flags(self) -> Counter[str]:
         """Count this manifest's done images by what checks found in them."""
@@ -231,16 +226,12 @@ class LedgerReader:
         rest = ((*row[:3], row[3] == "sent", *row[4:]) for row in found)  # its state: whether it is open
         return self._all(Unknown, rest)
 
-    def costs(
-        self, *, by: Sequence[str], since: datetime | None = None, tz: tzinfo = UTC, is_all: bool = False
-    ) -> list[Cost]:
-        """Sum money by any of `manifest`, `job`, `model`, `day` (of `tz`); `is_all`: of all manifests."""
+    def costs(self, *, by: Sequence[str], since: datetime | None = None, tz: tzinfo = UTC) -> list[Cost]:
+        """Sum this manifest's money by any of `job`, `model`, `day` (of `tz`); by none: all of it."""
         totals: dict[tuple[str, ...], tuple[int, ...]] = {}
-        for manifest, job, model, quarter, *numbers in self._rows("costs", since=0 if since is None else to_us(since)):
-            if not is_all and manifest != self.manifest:
-                continue
+        for job, model, quarter, *numbers in self._rows("costs", since=0 if since is None else to_us(since)):
             day = day_of(from_us(quarter * QUARTER_US), tz).label.isoformat()
-            names = {"manifest": manifest, "job": job, "model": model, "day": day}
+            names = {"job": job, "model": model, "day": day}
             key = tuple(names[name] for name in by)
             totals[key] = tuple(map(sum, zip(totals.get(key, (0, 0, 0, 0)), numbers, strict=True)))
         return [rows.read(Cost, (key, *total)) for key, total in sorted(totals.items())]

@@ -15,7 +15,7 @@ from typing import Final
 
 from pipeline.buckets import Bucket
 from pipeline.imaging.formats import NotAnImageError, describe
-from pipeline.model import Artifact, Task, TaskState
+from pipeline.model import PART, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.integrity import BucketImages, FolderImages
 from pipeline.store.ledger_file import DamagedLedgerError, query
@@ -24,7 +24,6 @@ from pipeline.store.parts import Recovery, is_named_part
 from pipeline.store.reader import LedgerReader
 from pipeline.store.recovery import Recoverer
 from pipeline.store.resources import StoreResources, StoreSettings, open_resources
-from pipeline.store.writer import PART
 
 BATCH: Final = 500
 NO_LEDGER: Final = "images were recorded that are older than the ledger, and there was no other ledger to read"

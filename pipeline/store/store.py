@@ -96,9 +96,9 @@ class Store:
         text = "" if found is None else json.dumps(found)
         return await self._committed(lambda c: rows.begin_run(c, manifest, now=now, sha256=manifest_sha256, found=text))
 
-    async def end_run(self, run: int, *, exit: int, reason: str = "") -> None:  # noqa: A002 - its name everywhere
+    async def end_run(self, run: int, *, exit: int) -> None:  # noqa: A002 - its name everywhere
         """Write down how a run ended."""
-        await self._change("end_run", run=run, exit=exit, reason=rows.text(reason))
+        await self._change("end_run", run=run, exit=exit, reason="")
 
     def count_workers(self, run: int, *, started: int, lost: int) -> None:
         """Write down how many workers a run has, for who looks at it meanwhile; nobody waits for it."""
@@ -216,8 +216,8 @@ class Store:
         manifest, now = self._settings.manifest_row, self._settings.now_us()
         await self._committed(lambda c: rows.rebuilt_run(c, manifest, doubt=reason, now=now))
 
-    async def release(self, states: Collection[TaskState], ids: Collection[str] | None = None) -> int:
-        """Make tasks of these states due again (None: all of them); return how many. Their history stays."""
+    async def release(self, states: Collection[TaskState], ids: Collection[str]) -> int:
+        """Make those tasks due again that are in one of these states; return how many. Their history stays."""
         values = {"manifest": self._settings.manifest, "now": self._settings.now_us()}
         return await self._committed(lambda c: _release(c, states, ids, values))
 
@@ -262,11 +262,9 @@ def _execute(connection: sqlite3.Connection, name: str, values: dict[str, object
 def _release(
     connection: sqlite3.Connection,
     states: Collection[TaskState],
-    ids: Collection[str] | None,
+    ids: Collection[str],
     values: dict[str, object],
 ) -> int:
-    if ids is None:
-        return sum(_execute(connection, "release_state", values | {"state": state.value}) for state in states)
     released = 0
     for task_id in ids:
         row = values | {"id": rows.text(task_id)}

@@ -19,7 +19,7 @@ from typing import Final
 
 from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import SIDECAR, Artifact, Image, Sidecar
+from pipeline.model import PART, SIDECAR, Artifact, Image, Sidecar
 from pipeline.store import files, rows
 from pipeline.store.files import DiskReserve, FileComparison, Tree
 from pipeline.store.integrity import compare_files
@@ -68,7 +68,10 @@ def _keep(outputs: Tree, name: str, new_name: str, *, source: int, target: int) 
 
 
 def _is_same(outputs: Tree, name: str, new_name: str, *, source: int, target: int) -> bool:
-    """Say whether an earlier move of this very file was cut short after it arrived."""
+    """Say whether an earlier move of this very file was cut short after it arrived.
+
+    Equal bytes count as well: sshfs and others number the links of a file as several files.
+    """
     disk = outputs.disk
     old, new = files.status_of(disk, name, dir_fd=source), files.status_of(disk, new_name, dir_fd=target)
     if old is None or new is None or old.st_size != new.st_size:
@@ -76,9 +79,6 @@ def _is_same(outputs: Tree, name: str, new_name: str, *, source: int, target: in
     if files.is_same_file(old, new):
         return True
     return files.sha256_of(disk, name, dir_fd=source) == files.sha256_of(disk, new_name, dir_fd=target)
-
-
-PART: Final = ".part-"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -256,11 +256,9 @@ class Writer:
 
     def _is_published(self, dir_fd: int, delivery: Delivery, name: str) -> bool:
         """Say whether the final name is this part already: an earlier try came that far."""
-        final = files.status_of(self._disk, name, dir_fd=dir_fd)
-        part = files.status_of(self._disk, delivery.part, dir_fd=dir_fd)
-        if final is None or part is None:
-            return final is not None and delivery.is_renamed
-        return files.is_same_file(final, part)
+        if files.status_of(self._disk, delivery.part, dir_fd=dir_fd) is None:
+            return delivery.is_renamed and files.status_of(self._disk, name, dir_fd=dir_fd) is not None
+        return _is_same(self._outputs, delivery.part, name, source=dir_fd, target=dir_fd)
 
     def _make_way(self, dir_fd: int, delivery: Delivery) -> None:
         """Move the task's own earlier image to superseded/, whatever its extension was."""

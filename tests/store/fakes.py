@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -114,10 +115,15 @@ def recover(root: Path, **changes: Any) -> Recovery:
         resources.close()
 
 
+def states(reader: LedgerReader) -> Counter[TaskState]:
+    """Count the manifest's tasks by state."""
+    return Counter(known.state for known in reader.all_known())
+
+
 def done(root: Path) -> int:
     """Count the tasks that the ledger has as done."""
     with LedgerReader(root / "state", manifest="m") as reader:
-        return reader.states()[TaskState.DONE]
+        return states(reader)[TaskState.DONE]
 
 
 def verified(root: Path) -> tuple[list[str], list[str]]:

@@ -187,8 +187,15 @@ def no_links_no_exclusive(call: str, _place: Path) -> int | None:
     return without_links(call, _place)
 
 
+def links_are_io_errors(call: str, _place: Path) -> int | None:
+    """rclone mount, and what else is built on its library for file systems."""
+    return errno.EIO if call == "link" else None
+
+
 @pytest.mark.parametrize(
-    "decide", [without_links, no_links_no_exclusive], ids=["D15-renameat2", "D15-look-then-rename"]
+    "decide",
+    [without_links, no_links_no_exclusive, links_are_io_errors],
+    ids=["D15-renameat2", "D15-look-then-rename", "D15-io-error"],
 )
 async def test_without_hard_links_a_rename_gives_the_name(bench: Bench, reopen: Reopen, decide) -> None:
     await reopen(disk=FaultyDisk(decide))

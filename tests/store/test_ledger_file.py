@@ -21,7 +21,7 @@ from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import find_traces
 from pipeline.store.resources import open_resources
 from tests.store.conftest import Bench
-from tests.store.fakes import done, files, image, recover, settings, task, verified
+from tests.store.fakes import done, files, image, recover, settings, states, task, verified
 from tests.store.test_disk_faults import Room
 
 
@@ -97,7 +97,7 @@ def test_foreign_and_newer_ledgers_are_left_as_they_are(used: Path, pragma: str,
     after.pop("ledger.sqlite-shm", None)
     assert after == before
     with pytest.raises(LedgerError), LedgerReader(used / "state", manifest="m") as reader:
-        reader.states()
+        states(reader)
 
 
 @pytest.mark.parametrize(

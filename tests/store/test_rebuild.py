@@ -13,7 +13,7 @@ from pipeline.store.integrity import verify_images
 from pipeline.store.rebuild import find_traces, rebuild_ledger
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import answer, files, image, publish, settings, task
+from tests.store.fakes import answer, files, image, publish, settings, states, task
 
 
 async def fill(bench: Bench, count: int = 4) -> None:
@@ -82,7 +82,7 @@ async def test_l07_lost_ledger_is_made_again_from_the_files(bench: Bench) -> Non
         assert known.artifact is not None
         assert (known.state, known.fingerprint) == (TaskState.DONE, task(1).fingerprint)
         assert (known.artifact.path, known.artifact.sha256) == ("cats/1.jpg", image(1, ".jpg").sha256)
-        assert reader.states() == {TaskState.DONE: 4}
+        assert states(reader) == {TaskState.DONE: 4}
         record = reader.record("cats/1")
         assert record is not None
         assert record["prompt"] == "a cat"

@@ -16,7 +16,19 @@ from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, FaultyDisk, close, done, files, image, recover, task, verified, without_links
+from tests.store.fakes import (
+    PRICE,
+    FaultyDisk,
+    close,
+    done,
+    files,
+    image,
+    recover,
+    states,
+    task,
+    verified,
+    without_links,
+)
 
 POINTS = ("intent", "mid-write", "write", "fsync", "link", "dirsync", "done", "unlink")
 IN_RECOVERY = {
@@ -212,7 +224,7 @@ async def test_lost_request_of_a_task_that_is_done_since_stays_money_only(bench:
     await reopen()
     assert bench.recovery.unknown == 1
     with bench.reader() as reader:
-        assert reader.states() == {TaskState.DONE: 1}
+        assert states(reader) == {TaskState.DONE: 1}
         assert reader.spend().unknown_microusd == PRICE
 
 
@@ -240,6 +252,17 @@ async def test_image_that_lost_its_part_to_a_rename_is_adopted(bench: Bench, reo
     assert files(bench.out) == {"cats/1.png": image(1).data}
     await reopen()
     assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == (1, 0, 1)
+
+
+async def test_both_names_of_an_image_may_look_like_two_files(bench: Bench, reopen: Reopen) -> None:
+    """Killed between the link and the ledger on sshfs, which numbers two links as two files."""
+    attempt = await lose(bench)
+    (bench.out / "cats").mkdir()
+    for name in (bench.part_name(attempt, image(1).sha256), "1.png"):
+        (bench.out / "cats" / name).write_bytes(image(1).data)
+    await reopen()
+    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == (1, 0, 1)
+    assert files(bench.out) == {"cats/1.png": image(1).data}
 
 
 class Killed(Exception):  # noqa: N818 - an event, not an error
