@@ -192,13 +192,14 @@ def plan_rows(
     """
     manifest, memory = setup.manifest, digests or DigestMemory(reader)
     seen = files if files is not None else file_view(manifest.output_dir, reader)
+    is_counted = has_renames and (jobs is None or manifest.stages[0][0] in jobs)  # later, a run shows its progress
 
     def tasks() -> Iterator[Task]:
         """Stream them as they would be sent."""
         expansion = Expansion(
             manifest, digests=memory, upstream=lambda job: upstream_of(setup, reader, memory, job, seen), jobs=jobs
         )
-        for task in expansion:
+        for task in setup.flags.counted(expansion) if is_counted else expansion:
             _check_cancelled(is_cancelled)
             if added := setup.rules.redo.get(task.id):  # a person's words; the fingerprint stays that of the manifest
                 task = msgspec.structs.replace(task, prompt=f"{task.prompt}\n\n{added}")
@@ -368,7 +369,7 @@ def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Eve
     Models and prices are left to the plan where only some tasks were selected: those of the others do not matter.
     """
     found, prices, is_everything = Plan(), PriceList(setup.catalogue), setup.flags.selection.is_everything
-    for task in rehearsed(setup.manifest):
+    for task in setup.flags.counted(rehearsed(setup.manifest)):
         _check_cancelled(is_cancelled)
         known = reader.known(task.id) if is_everything else None
         if not is_everything or (known is not None and known.state is TaskState.DONE):
