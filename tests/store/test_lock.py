@@ -1,6 +1,7 @@
 """One spender per state directory (P7)."""
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -234,6 +235,15 @@ def test_lock_that_is_a_symbolic_link_is_refused(state: Path) -> None:
     with pytest.raises(StorageError, match="cannot be locked"):
         StateLock(state).acquire()
     assert target.read_text() == "precious"
+
+
+def test_file_system_without_locks_is_named_with_what_helps(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_none(_fd: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", has_none)
+    with pytest.raises(InputError, match="a file system without locks; name a local `state_dir`"):
+        StateLock(state).acquire()
 
 
 def test_state_directory_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> None:
