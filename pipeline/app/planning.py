@@ -33,7 +33,7 @@ from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
 from pipeline.model import HEIC_TYPES, Artifact, BucketUrl, InputImage, Task, TaskState, is_object
 from pipeline.plan.decide import Files, FileView, Objects
-from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
+from pipeline.plan.plan import Plan, PlanRow, Spool, survey, tally
 from pipeline.provider.catalogue import PriceList
 from pipeline.store.files import FileComparison
 from pipeline.store.reader import LedgerReader
@@ -374,8 +374,8 @@ def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Eve
         if not is_everything or (known is not None and known.state is TaskState.DONE):
             continue
         wrong = setup.problem(task)
-        if wrong is not None and len(found.problems) < LISTED:
-            found.problems.append(wrong)
+        if wrong is not None:
+            found.add_problem(task, wrong)
         if prices.quote(task) is None:
             found.unpriced[task.model] += 1
     _check_plan(setup, found)
@@ -384,7 +384,8 @@ def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Eve
 def _check_plan(setup: Setup, plan: Plan) -> None:
     """Refuse what a model cannot do, and a budget that cannot be kept: a ceiling needs a price."""
     if plan.problems:
-        raise InputError(*(setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems))
+        found = [setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems]
+        raise InputError(*found, *([f"and {plan.unlisted:,} more problems"] if plan.unlisted else []))
     budget = setup.limits.budget
     if plan.unpriced and (budget.run, budget.day, budget.month) != (None, None, None):
         known = ", ".join(setup.catalogue.introduce(datetime.now(UTC).date(), kind=setup.provider.vendor))
