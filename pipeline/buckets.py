@@ -195,7 +195,7 @@ class Bucket:
 
         return self._found(ask)
 
-    def start(self, path: str, size_bytes: int = 12) -> bytes:
+    def start(self, path: str, size_bytes: int = 256) -> bytes:
         """Return an object's first bytes. Raises BucketError."""
         with self._errors():
             return bytes(self._store.get_range(path, start=0, length=size_bytes))

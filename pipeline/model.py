@@ -17,6 +17,7 @@ IMAGE_SUFFIXES: Final = (*OUTPUT_SUFFIXES, ".jpeg")  # the kinds the API takes a
 INPUT_SUFFIXES: Final = (*IMAGE_SUFFIXES, ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")  # converted
 
 
+HEIC_TYPES: Final = frozenset({"image/heic", "image/heif"})  # what only the extra `heic` reads
 BUCKET_SCHEMES: Final = ("s3", "gs", "az")  # S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage
 
 
@@ -156,6 +157,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
             found.append(former.fingerprint)
             former = former.former
         return found
+
+
+PARAMETERS: Final = ("aspect_ratio", "size", "seed", "temperature", "thinking", "params", "safety")  # of `Task`
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):

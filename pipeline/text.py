@@ -118,9 +118,9 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6, most: int =
     return next(iter(get_close_matches(name, candidates, n=1, cutoff=cutoff)), None)
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, cutoff: float = 0.6) -> str:
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """Advise the known name that was probably meant; `otherwise` where there is none."""
-    near = nearest(name, known, cutoff=cutoff)
+    near = nearest(name, known)
     return otherwise if near is None else f"did you mean {near!r}?"
 
 

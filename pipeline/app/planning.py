@@ -26,14 +26,14 @@ from pipeline.app.orphans import NEAR, Orphans, Renames, bought_beside, check_fo
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.inputs import InputDigests, begins_as_image, read_digest
+from pipeline.manifest.inputs import InputDigests, read_digest
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import open_regular
 from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
-from pipeline.model import Artifact, BucketUrl, InputImage, Task, TaskState, is_object
+from pipeline.model import HEIC_TYPES, Artifact, BucketUrl, InputImage, Task, TaskState, is_object
 from pipeline.plan.decide import Files, FileView, Objects
-from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
+from pipeline.plan.plan import Plan, PlanRow, Spool, survey, tally
 from pipeline.provider.catalogue import PriceList
 from pipeline.store.files import FileComparison
 from pipeline.store.reader import LedgerReader
@@ -58,19 +58,8 @@ def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
     """Yield the images that `job` will make; what is wrong with it is reported where its own rows are read."""
     with suppress(InputError):
         for task in rehearsed(manifest, jobs=[job]):
-            yield _upstream(task, f"{manifest.output_dir}/{task.name}.png")  # which kind it will be does not matter
-
-
-def _upstream(task: Task, path: str, image: InputImage | None = None) -> UpstreamImage:
-    return UpstreamImage(
-        task_id=task.id,
-        row=task.row,
-        path=path,
-        matrix=task.matrix,
-        fields=task.fields,
-        image=image,
-        former=task.former,
-    )
+            path = f"{manifest.output_dir}/{task.name}.png"  # which kind it will be does not matter
+            yield UpstreamImage(task=task, path=path)
 
 
 _COMPARED_IDS: Final = 5  # of those that do not exist: the nearest one of 20,000 takes a second
@@ -288,7 +277,7 @@ class _Headers:
     """Looks at the first bytes of the input files of due tasks: what cannot be sent is reported before a run."""
 
     def __init__(self) -> None:
-        self._start = lru_cache(1000)(_start_of)
+        self._kind = lru_cache(1000)(_kind_of)
         self._has_decoder = find_spec("pillow_heif") is not None
         self._heic: dict[str, str] = {}  # digest -> name: those that the extra `heic` would have to read
         self._no_image: dict[str, str] = {}  # digest -> name and task
@@ -303,12 +292,12 @@ class _Headers:
             yield row
 
     def _look(self, task: Task, image: InputImage) -> None:
-        start, name = self._start(image.path), os.path.basename(image.path)  # noqa: PTH119 - names may not be UTF-8
-        if start is None:
-            return  # its task says why
-        if not begins_as_image(start):
+        kind, name = self._kind(image.path), os.path.basename(image.path)  # noqa: PTH119 - names may not be UTF-8
+        if kind is None:
+            return
+        if not kind.startswith("image/"):
             self._no_image.setdefault(image.sha256, f"{name} of {task.id}")
-        elif not self._has_decoder and not task.keep_metadata and _is_heic(start):
+        elif not self._has_decoder and not task.keep_metadata and kind in HEIC_TYPES:
             self._heic.setdefault(image.sha256, name)
 
     def warnings(self) -> Iterator[str]:
@@ -323,16 +312,13 @@ class _Headers:
             yield f"{what}, which is not installed, and will stay pending: pip install 'imgpipe[heic]'"
 
 
-def _start_of(path: str) -> bytes | None:
+def _kind_of(path: str) -> str | None:
+    """Return the media type of a file by its first bytes; None: it cannot be read, and its task says why."""
+    from pipeline.imaging.formats import SNIFFED_BYTES, sniff  # late: only manifests with images need it
+
     with suppress(OSError), open_regular(path) as file:
-        return file.read(256)
+        return sniff(file.read(SNIFFED_BYTES))[0]
     return None
-
-
-def _is_heic(start: bytes) -> bool:
-    from pipeline.imaging.formats import sniff  # only where no decoder is installed
-
-    return sniff(start)[0] in ("image/heic", "image/heif")
 
 
 def _unmatched_patterns(flags: Flags, matched: Collection[str]) -> list[str]:
@@ -388,8 +374,8 @@ def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Eve
         if not is_everything or (known is not None and known.state is TaskState.DONE):
             continue
         wrong = setup.problem(task)
-        if wrong is not None and len(found.problems) < LISTED:
-            found.problems.append(wrong)
+        if wrong is not None:
+            found.add_problem(task, wrong)
         if prices.quote(task) is None:
             found.unpriced[task.model] += 1
     _check_plan(setup, found)
@@ -398,7 +384,8 @@ def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Eve
 def _check_plan(setup: Setup, plan: Plan) -> None:
     """Refuse what a model cannot do, and a budget that cannot be kept: a ceiling needs a price."""
     if plan.problems:
-        raise InputError(*(setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems))
+        found = [setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems]
+        raise InputError(*found, *([f"and {plan.unlisted:,} more problems"] if plan.unlisted else []))
     budget = setup.limits.budget
     if plan.unpriced and (budget.run, budget.day, budget.month) != (None, None, None):
         known = ", ".join(setup.catalogue.introduce(datetime.now(UTC).date(), kind=setup.provider.vendor))
@@ -439,4 +426,4 @@ def upstream_of(
             if is_object(path) and standing is FileComparison.SAME:  # it is not read to be hashed
                 size_bytes, mtime_ns = artifact.size_bytes, artifact.mtime_ns
                 image = InputImage(path=path, sha256=artifact.sha256, size_bytes=size_bytes, mtime_ns=mtime_ns)
-            yield _upstream(row.task, path, image)
+            yield UpstreamImage(task=row.task, path=path, image=image)

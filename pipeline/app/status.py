@@ -20,7 +20,7 @@ from pipeline.app.context import Setup
 from pipeline.app.orphans import NEAR, Orphans
 from pipeline.app.planning import no_task, plan_rows, reading, selected_rows
 from pipeline.errors import InputError
-from pipeline.model import Edit, Known, TaskState, is_object
+from pipeline.model import PARAMETERS, Edit, Known, TaskState, is_object
 from pipeline.plan.decide import FileView
 from pipeline.plan.plan import PlanRow
 from pipeline.settings import day_of, month_of, zone_of
@@ -28,8 +28,8 @@ from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rows import PastAttempt, RunSnapshot, record_of
 from pipeline.text import moment
-from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
-from pipeline.view.status import Status
+from pipeline.view.explain import AttemptLine, Request
+from pipeline.view.status import Status, StatusTask, TaskHistory
 
 CHANGED: Final = "the manifest asks for something else now"
 
@@ -156,8 +156,6 @@ def _task(task_id: str, job: str, state: TaskState, known: Known | None, reason:
         reason=reason,
     )
 
-
-PARAMETERS: Final = ("aspect_ratio", "size", "seed", "temperature", "params", "safety")
 
 Record = Mapping[str, Any]
 

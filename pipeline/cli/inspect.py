@@ -59,7 +59,6 @@ def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool
     imgpipe status jobs/demo.yaml --tasks --select state:failed
     """
     from pipeline.app import status
-    from pipeline.view import explain
     from pipeline.view import status as view
 
     setup = f.prepare(file, **flags)
@@ -67,9 +66,9 @@ def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool
     if task_id is not None:
         history = status.task_history(setup, task_id)
         if is_json:
-            print_json({**explain.task_json(history.task), "history": [asdict(one) for one in history.attempts]})
+            print_json({**view.task_json(history.task), "history": [asdict(one) for one in history.attempts]})
         else:
-            explain.show_history(history, console, is_play_money=setup.is_play_money)
+            view.show_history(history, console, is_play_money=setup.is_play_money)
         return Exit.OK
     with status.status_with_tasks(setup) as (found, lines):
         if is_json:

@@ -139,7 +139,7 @@ class HaltPolicy:
             self._was_served(seconds, is_image=failure is None)
         if failure is None:
             return None
-        if failure.billed is Billed.YES and failure.fault in WITHOUT_IMAGE:
+        if failure.fault in WITHOUT_IMAGE:
             self._barren[task_id] = self._barren.get(task_id, 0) + cost_microusd
         halt = self._halt_for(failure, model, tries)
         if halt is None and failure.hint_s is not None and failure.hint_s > LONG_S:  # whatever it was about

@@ -161,7 +161,7 @@ class Engine:
                 if not self._deferred:
                     return
                 turn = self._deferred.popleft()
-                if self._is_halted.is_set() or self.counts.images == turn.images_seen:
+                if self.counts.images == turn.images_seen:
                     self._end(turn)
                 else:
                     turn.tally.fresh_turn()
@@ -188,7 +188,7 @@ class Engine:
                     self._turn_over.notify_all()
 
     async def _take_turn(self, turn: _Turn) -> None:
-        if not self._is_halted.is_set() and self._closed_folder(turn) is None:
+        if self._closed_folder(turn) is None:
             turn.images_seen = self.counts.images
             if (fault := exhausted(turn.tally, self.retry)) is not None:
                 await self._give_up(turn, fault)
@@ -199,7 +199,7 @@ class Engine:
         if (folder := self._closed_folder(turn)) is not None:
             self.counts.closed[folder] += turn.last.state is TaskState.PENDING
             self._end(turn)
-        elif failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
+        elif failure is not None and failure.fault in DEFERRABLE:
             self._deferred.append(turn)
         else:
             self._end(turn)
@@ -273,16 +273,14 @@ class Engine:
 
         def has_more(step: Step | None) -> bool:
             failure = step.failure if step else None
-            if failure is None:
+            if failure is None or self._is_halted.is_set():
                 return False
             return may_repeat(failure.fault, turn.tally, self.retry, tried_s=time() - began_at)
 
         retrying = AsyncRetrying(
             retry=retry_if_result(has_more),
-            stop=lambda _state: self._is_halted.is_set(),
             wait=lambda _state: self._wait(turn),
             sleep=self._sleep,
-            retry_error_callback=lambda _state: None,
         )
         await retrying(self._attempt, turn)
         retrying.iter_state.reset()  # it refers to itself: only the garbage collector would find it, and what it holds

@@ -160,7 +160,7 @@ class Wallet:
         accounts = self._accounts
         refusals = [refusal for account in accounts if (refusal := account.refusal(price_microusd))]
         if refusals:
-            return min(refusals, key=lambda r: (not r.is_final, r.left_microusd))
+            return min(refusals, key=lambda r: r.left_microusd)
         for account in accounts:
             account.reserved += price_microusd
         reservation = Reservation(price_microusd, price_microusd, accounts)

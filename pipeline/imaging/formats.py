@@ -38,6 +38,7 @@ _MAGIC = (
 _AVIF_BRANDS = frozenset({b"avif", b"avis", b"avio", b"MA1A", b"MA1B"})
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _HEIF_BRANDS = frozenset({b"mif1", b"mif2", b"msf1"})
+SNIFFED_BYTES = 256  # of a file, of which `sniff` needs no more
 _WEBP_ANIMATED = 0x02
 _PNG_HEAD = Struct(">I4s")  # of a chunk: how long its content is, and its kind
 _PNG_SUM = Struct(">I")
@@ -73,7 +74,7 @@ def _iso_kind(data: bytes) -> tuple[str, str]:
 
     https://aomediacodec.github.io/av1-avif/#brands
     """
-    size = min(int.from_bytes(data[:4]), 256)
+    size = min(int.from_bytes(data[:4]), SNIFFED_BYTES)
     brands = {bytes(data[8:12]), *(bytes(data[at : at + 4]) for at in range(16, size - 3, 4))}
     if brands & _AVIF_BRANDS:
         return "image/avif", ".avif"

@@ -20,7 +20,7 @@ from typing import Final
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, StorageError
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
-from pipeline.imaging.formats import MAX_PIXELS, UNKNOWN, costly, opened, sniff
+from pipeline.imaging.formats import MAX_PIXELS, SNIFFED_BYTES, UNKNOWN, costly, opened, sniff
 from pipeline.model import IMAGE_SUFFIXES
 from pipeline.text import visible
 
@@ -29,7 +29,6 @@ _THUMB = (640, 320)  # a row of the sheet is up to 320 pixels high, a panorama t
 _PREVIEW = (1600, 1600)
 _SHOWN = (*IMAGE_SUFFIXES, ".gif", ".avif", ".bmp")  # what every browser draws
 _RASTERS = (*_SHOWN, ".jpe", ".jfif", ".tif", ".tiff", ".heic", ".heif")
-_SNIFFED = 4096  # bytes; the brands of an AVIF stand at its beginning
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
 _READERS = 8  # objects read at once; each is one picture in memory
 _FEW = 16  # below this more processes cost more than they save: 0.4 s to start against 28 ms an image
@@ -66,7 +65,7 @@ def is_raster(source: Path) -> bool:
         return False
     with open(fd, "rb") as file:  # noqa: PTH123
         is_plain = stat.S_ISREG(os.fstat(fd).st_mode)
-        return is_plain and source.suffix.lower() in _RASTERS and sniff(file.read(_SNIFFED)) != UNKNOWN
+        return is_plain and source.suffix.lower() in _RASTERS and sniff(file.read(SNIFFED_BYTES)) != UNKNOWN
 
 
 def thumb_of(source: Path | str, sha256: str | None = None) -> tuple[str, Thumb] | None:

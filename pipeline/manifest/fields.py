@@ -218,6 +218,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY_VARIABLE = r"^(?!AWS_|GITHUB_|GH_|SSH_)(?=[A-Za-z0-9_]{1,64}$)[A-Za-z_][A-Za-z0-9_]*_(KEY|TOKEN)$"
 _ASPECT_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?")
 _DELIMITER = r'^[^"\r\nA-Za-z0-9]$'
+DELIVERED = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}  # the forms of deliveries, with their suffixes
 SIZES = ("512", "1K", "2K", "4K")
 ASPECTS = tuple(aspect.value for aspect in model.Aspect)
 _MANY = 10**9
@@ -386,7 +387,7 @@ Done = Annotated[str, _one_of("done")]
 Embedding = Annotated[str, _one_of("embed", "none")]
 Check = Annotated[str, _one_of("flag", "redo", "off")]
 Chosen = Annotated[str, _one_of("picked", "done")]
-ImageKind = Annotated[str, _one_of("jpeg", "png", "webp")]
+ImageKind = Annotated[str, _one_of(*DELIVERED)]
 Profile = Annotated[str, _one_of("srgb")]
 Metadata = Annotated[str, _one_of("keep", "strip")]
 Aspects = Annotated[tuple[str, ...], Checked(_aspects, {"type": "array", "items": {"enum": [*ASPECTS]}})]

@@ -24,16 +24,6 @@ _REMEMBERED = 4096  # shared references are looked at once per expansion, not on
 _LISTED = 100_000  # objects of which is remembered what a listing said: 35 MB
 _FEW = 32  # objects of one folder that are asked for one by one; then the folder is listed
 
-# PNG, JPEG, GIF, BMP, TIFF; HEIC and AVIF have `ftyp`, WebP its name further in.
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_FILMS = (b"qt ", b"mp4", b"M4V", b"iso", b"3gp")  # brands: telephones keep a film beside each photograph
-
-
-def begins_as_image(start: bytes) -> bool:
-    """Return whether the first bytes of a file are those of an image, also of a kind that may be converted."""
-    is_media = start[4:8] == b"ftyp" and start[8:11] not in _FILMS
-    return start.startswith(_MAGIC) or is_media or start[8:12] == b"WEBP"
-
 
 def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - others remember
     """Hash the bytes: the InputDigests without a cache. OSError, BucketError when they cannot be read."""
@@ -129,12 +119,14 @@ class InputFiles:
             raise _bad(rendered, "is no image", "name an image file")
 
     def _begins_as_image(self, location: str) -> bool:
+        from pipeline.imaging.formats import SNIFFED_BYTES, sniff  # late: most manifests have no input images
+
         if is_object(location):
             start = self.objects.start(location)
         else:
             with open_regular(location) as stream:
-                start = stream.read(12)
-        return begins_as_image(start)
+                start = stream.read(SNIFFED_BYTES)
+        return sniff(start)[0].startswith("image/")
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, Problem
+from pipeline.manifest.fields import DELIVERED
 from pipeline.manifest.location import Place, is_address, kind_of, split_bucket
 from pipeline.manifest.problems import BadValue, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
@@ -203,9 +204,6 @@ def is_input(location: str, inputs: "Sequence[Glob]") -> bool:
     return any(glob.takes(posixpath.relpath(path, glob.base)) for glob in found)
 
 
-SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRecipe:
     """One delivery."""
@@ -218,7 +216,7 @@ class DeliveryRecipe:
     @property
     def suffix(self) -> str | None:
         """Of every file; None: that of its image."""
-        return None if self.keys.format is None else SUFFIXES[self.keys.format]
+        return None if self.keys.format is None else DELIVERED[self.keys.format]
 
     @property
     def rendition(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Nothing is multiplied and nothing rendered here. A source that cannot be read is
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, Table, Where, printable
-from pipeline.model import BucketUrl, FormerReading, InputImage, is_object
+from pipeline.model import BucketUrl, FormerReading, InputImage, Task, is_object
 
 _TAKE_IT = "name the folder in a pattern to take it"
 _SEND_IT = 'write images: ["{{ file.path }}"] to have them changed'
@@ -36,13 +36,9 @@ _SEND_IT = 'write images: ["{{ file.path }}"] to have them changed'
 class UpstreamImage:
     """One done image of another job."""
 
-    task_id: str
-    row: str
+    task: Task
     path: str  # absolute, or an address
-    matrix: Mapping[str, str]
-    fields: Mapping[str, str]
     image: InputImage | None = None  # as it was looked at already
-    former: FormerReading | None = None
 
 
 Upstream = Callable[[str], Iterable[UpstreamImage]]  # a job's name -> its done images, in a stable order
@@ -221,26 +217,27 @@ class Sources:
         chosen = [plan.combinations for plan in reversed(plans) if plan.combinations is not None]
         where = Where(each.where or {})
         for image in self._upstream(job):
+            task = image.task
             inside = image.path[len(str(self._manifest.output_dir)) :].lstrip("/")
             path = image.path if is_object(image.path) else os.path.relpath(image.path, self._folder)
             if image.image is not None:
                 self._inputs.learn(path, image.image)
-            readings: list[UpstreamImage | FormerReading] = [image]
+            readings: list[Task | FormerReading] = [task]
             while (former := readings[-1].former) is not None:
                 readings.append(former)
-            cells = [Names("row", {**reading.fields, **image.matrix, "id": reading.row}) for reading in readings]
+            cells = [Names("row", {**reading.fields, **task.matrix, "id": reading.row}) for reading in readings]
             if any(map(where.fits, cells)):
                 row = SourceRow(
-                    key=image.task_id.partition("/")[2].replace("@", "-"),
+                    key=task.id.partition("/")[2].replace("@", "-"),
                     data=cells[0],
                     file=_names_of(path, inside),
                     place=printable(path),
                     is_upstream=True,
-                    matrix=dict(image.matrix),
-                    texts=texts_of_chain(chosen, image.matrix),
+                    matrix=task.matrix,
+                    texts=texts_of_chain(chosen, task.matrix),
                 )
                 for earlier, data in zip(readings[:0:-1], cells[:0:-1], strict=True):
-                    row.former = replace(row, key=row.key.replace(image.row, earlier.row, 1), data=data)
+                    row.former = replace(row, key=row.key.replace(task.row, earlier.row, 1), data=data)
                 yield row
 
 

@@ -22,7 +22,7 @@ from pipeline.imaging.convert import OutOfMemoryError, convert
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import MAX_PIXELS, BrokenImageError, measure, sniff
 from pipeline.imaging.metadata import orientation_of, strip
-from pipeline.model import InputImage, Task, Tier, is_object
+from pipeline.model import HEIC_TYPES, InputImage, Task, Tier, is_object
 from pipeline.provider.catalogue import Catalogue
 
 IMAGE_BYTES = 7_000_000  # of one input image; more is refused by some of the API's front ends
@@ -90,7 +90,6 @@ _FILE_BYTES = 512 * 2**20  # of one file; larger ones are not pictures
 _REMEMBERED_BYTES = 32 * 2**20  # of converted pictures: one reference image may serve a thousand tasks
 _PROCESSES = min(4, os.cpu_count() or 1)
 _CONVERTIBLE = frozenset({"image/gif", "image/bmp", "image/tiff", "image/avif"})
-_HEIC = frozenset({"image/heic", "image/heif"})
 
 
 class UnfitError(Exception):
@@ -213,7 +212,7 @@ def as_it_is(data: bytes, keep_metadata: bool) -> Ready | None:
     mime = sniff(data)[0]
     if mime in _CONVERTIBLE:
         return None
-    if mime in _HEIC:
+    if mime in HEIC_TYPES:
         return _heic(data, mime, keep_metadata)
     try:
         found = measure(data)

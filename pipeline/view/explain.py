@@ -1,4 +1,4 @@
-"""Shows the origin of one image and the history of one task: lines for people, or their JSON."""
+"""Shows the origin of one image: lines for people, or their JSON. `status` shows requests and attempts so, too."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pipeline.model import Artifact, TaskState
-from pipeline.text import InUsd, InUsdOrNone, as_json, count, duration, money, size, visible
+from pipeline.text import InUsd, InUsdOrNone, as_json, duration, money, visible
 from pipeline.view.console import show_line, table_of
 
 if TYPE_CHECKING:
@@ -56,19 +55,6 @@ def facts(lines: Iterable[tuple[str, str]], console: "Console") -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatusTask:
-    """One task of `status --tasks`."""
-
-    id: str
-    job: str
-    state: TaskState
-    artifact: Artifact | None
-    attempts: int
-    cost_microusd: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptLine:
     """One attempt of a task's history."""
 
@@ -83,42 +69,6 @@ class AttemptLine:
     prompt: str | None = None  # None: no record has it
     cost_usd = InUsd()
     unknown_usd = InUsd()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskHistory:
-    """One task from its first request to what a run would ask next."""
-
-    task: StatusTask
-    attempts: Sequence[AttemptLine]
-    asked: Sequence[tuple[str, Request]]  # `attempts 1, 2 asked for`, ..., `a run asks next for`
-
-
-def task_json(task: StatusTask) -> dict[str, object]:
-    """Return one line of `status --tasks --json`."""
-    return {
-        **as_json(task, "id", "job", "state"),
-        **as_json(task.artifact, "path", "sha256", "mime", "width", "height"),
-        **as_json(task, "attempts", "cost_microusd", "reason"),
-    }
-
-
-def show_history(history: TaskHistory, console: "Console", *, is_play_money: bool) -> None:
-    """Print one task's whole history: its state, every attempt, and the request of each."""
-    task, made = history.task, history.task.artifact
-    cost = money(task.cost_microusd, is_play_money)
-    show_line(f"{task.id}: {task.state}, {count(task.attempts, 'attempt')}, {cost}", console, "bold")
-    if task.reason:
-        show_line(task.reason, console)
-    if made is not None:
-        what = f"{made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
-        show_line(f"{made.path}  {what}", console)
-    if history.attempts:
-        show_attempts(history.attempts, console, is_play_money=is_play_money)
-    for when, request in history.asked:
-        console.print()
-        show_line(when, console, "bold")
-        facts(request_lines(request), console)
 
 
 def show_attempts(attempts: Sequence[AttemptLine], console: "Console", *, is_play_money: bool) -> None:

@@ -1,13 +1,13 @@
-"""Shows tasks by state and money, and the sums of `cost`: tables for people, or their JSON."""
+"""Shows tasks by state and money, one task's history, and the sums of `cost`: for people, or their JSON."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.model import Edit, TaskState
-from pipeline.text import as_json, count, duration, moment, money, usd, visible
+from pipeline.model import Artifact, Edit, TaskState
+from pipeline.text import as_json, count, duration, moment, money, size, usd, visible
 from pipeline.view.console import say, show_line, table_of
-from pipeline.view.explain import StatusTask, task_json
+from pipeline.view.explain import AttemptLine, Request, facts, request_lines, show_attempts
 from pipeline.view.run import exceeded_lines
 
 if TYPE_CHECKING:
@@ -18,6 +18,28 @@ if TYPE_CHECKING:
     from pipeline.store.rows import Cost, RunSnapshot, Unknown
 
 _MOST_UNKNOWN = 10  # listed for people; the JSON form has all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusTask:
+    """One task of `status --tasks`."""
+
+    id: str
+    job: str
+    state: TaskState
+    artifact: Artifact | None
+    attempts: int
+    cost_microusd: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskHistory:
+    """One task from its first request to what a run would ask next."""
+
+    task: StatusTask
+    attempts: Sequence[AttemptLine]
+    asked: Sequence[tuple[str, Request]]  # `attempts 1, 2 asked for`, ..., `a run asks next for`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +114,15 @@ def running_sentence(going: "RunSnapshot") -> str:
         text += f" ({going.workers_lost:,} lost)" if going.workers_lost else ""
     seconds = going.seconds_left
     return text + f", {going.left:,} to go" + (f", about {duration(seconds)}." if seconds is not None else ".")
+
+
+def task_json(task: StatusTask) -> dict[str, object]:
+    """Return one line of `status --tasks --json`."""
+    return {
+        **as_json(task, "id", "job", "state"),
+        **as_json(task.artifact, "path", "sha256", "mime", "width", "height"),
+        **as_json(task, "attempts", "cost_microusd", "reason"),
+    }
 
 
 def status_lines(status: Status, tasks: Iterable[StatusTask]) -> Iterator[dict[str, object]]:
@@ -169,6 +200,24 @@ def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money
         what = task.artifact.path if task.artifact is not None else task.reason
         price = money(task.cost_microusd, is_play_money)
         show_line(f"{task.state:<8} {price:>8}  {task.id}  {what}".rstrip(), console)
+
+
+def show_history(history: TaskHistory, console: "Console", *, is_play_money: bool) -> None:
+    """Print one task's whole history: its state, every attempt, and the request of each."""
+    task, made = history.task, history.task.artifact
+    cost = money(task.cost_microusd, is_play_money)
+    show_line(f"{task.id}: {task.state}, {count(task.attempts, 'attempt')}, {cost}", console, "bold")
+    if task.reason:
+        show_line(task.reason, console)
+    if made is not None:
+        what = f"{made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
+        show_line(f"{made.path}  {what}", console)
+    if history.attempts:
+        show_attempts(history.attempts, console, is_play_money=is_play_money)
+    for when, request in history.asked:
+        console.print()
+        show_line(when, console, "bold")
+        facts(request_lines(request), console)
 
 
 def _states(status: Status) -> "Table":

@@ -23,8 +23,8 @@ from pipeline.engine.events import Event, Gauge, RunStarted, RunSummary
 from pipeline.model import TaskState
 from pipeline.plan.selection import Selection
 from pipeline.view import logs
-from pipeline.view.explain import AttemptLine, StatusTask
-from pipeline.view.status import status_json
+from pipeline.view.explain import AttemptLine
+from pipeline.view.status import StatusTask, status_json
 from tests.provider.conftest import Liar, answer_json, png
 
 KEY = "sk-canary/7+hard=to~miss"

@@ -43,7 +43,7 @@ def failing_at(kind: type, heard: list[Event], *, after: int = 0) -> Callable[[E
     def listen(event: Event) -> None:
         heard.append(event)
         if sum(isinstance(each, kind) for each in heard) > after:
-            raise DeafError
+            raise DeafError(len(heard))
 
     return listen
 
@@ -60,7 +60,7 @@ async def test_a_listener_that_fails_loses_no_image_in_flight(kind: type) -> Non
         await asyncio.sleep(0)
     with pytest.raises(DeafError):
         await running
-    assert under_test.halts.exit is Exit.BUG
+    assert (under_test.halts.exit, len(under_test.halts)) == (Exit.BUG, 1)
     assert len(list(ledger.finished())) == len(sender.sent) == wallet.spent_microusd // PRICE
     assert 0 < len(sender.sent) < 9
     assert under_test.counts.states[TaskState.DONE] == len(sender.sent)

@@ -40,6 +40,7 @@ async def test_D08_with_room_nothing_waits() -> None:
     disk = Disk(ONE)
     await disk.wait()
     assert (disk.now, disk.events) == (0.0, [])
+    assert await disk.guard(Disk(ONE - 1).free_bytes).lacking_bytes("1K", 0) == 1
 
 
 async def test_D08_what_is_in_flight_needs_room_too() -> None:

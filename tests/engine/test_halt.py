@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.errors import Exit
-from pipeline.model import Billed, Failure, Fault, TaskState
+from pipeline.model import Artifact, Billed, Failure, Fault, TaskState
 from pipeline.settings import StopOn, next_midnight, quota_zone
-from tests.engine.fakes import artifact
+from tests.engine.fakes import artifact, unpublished
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 IMAGE = artifact()
@@ -53,13 +53,14 @@ def test_nothing_of_the_kind_stops_a_run_that_had_a_success(fault: Fault) -> Non
 
 
 @pytest.mark.parametrize(
-    ("fault", "exit_code"),
-    [(Fault.NOT_FOUND, Exit.ACCOUNT), (Fault.BAD_REQUEST, Exit.SOME_FAILED)],
+    ("fault", "exit_code", "released"),
+    [(Fault.NOT_FOUND, Exit.ACCOUNT, Fault.NOT_FOUND), (Fault.BAD_REQUEST, Exit.SOME_FAILED, None)],
     ids=["H18-404", "H19-400"],
 )
-def test_first_five_all_mistaken_stop(fault: Fault, exit_code: Exit) -> None:
+def test_first_five_all_mistaken_stop(fault: Fault, exit_code: Exit, released: Fault | None) -> None:
     halt = last(HaltPolicy(), *[fault] * 5)
     assert halt == Halt(exit_code, f"the first 5 requests all failed: saw {fault}")
+    assert halt.fault is released  # the tasks that met it are pending
 
 
 def test_mixed_mistakes_are_the_tasks_own() -> None:
@@ -176,11 +177,12 @@ def without_image(policy: HaltPolicy, *tasks: str, fault: Fault = Fault.NO_IMAGE
 
 @pytest.mark.parametrize("fault", [Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK])
 def test_five_tasks_that_were_paid_for_in_vain_stop_a_run_and_it_says_what_they_cost(fault: Fault) -> None:
-    halts = without_image(HaltPolicy(), "a", "a", "b", "c", "d", "e", fault=fault)
-    assert halts[:-1] == [None] * 5
-    assert halts[-1] is not None
-    assert halts[-1].exit is Exit.SOME_FAILED
-    assert f"5 tasks in a row were paid for ($0.24) and brought no image: saw {fault}" in halts[-1].reason
+    *before, halt, after = without_image(HaltPolicy(), "a", "a", "b", "c", "d", "e", "f", fault=fault)
+    assert before == [None] * 5
+    assert halt is not None
+    assert halt.exit is Exit.SOME_FAILED
+    assert f"5 tasks in a row were paid for ($0.24) and brought no image: saw {fault}" in halt.reason
+    assert after is None  # it was in flight, and says the same again
 
 
 def test_repeats_of_one_task_and_refusals_are_no_five_tasks() -> None:
@@ -189,12 +191,14 @@ def test_repeats_of_one_task_and_refusals_are_no_five_tasks() -> None:
     assert without_image(policy, *"bcdefg", fault=Fault.REFUSED) == [None] * 6
 
 
-def test_an_image_begins_a_new_row_and_a_refusal_does_not() -> None:
+@pytest.mark.parametrize("image", [IMAGE, unpublished(Fault.CONFLICT)], ids=["image", "image-without-a-name"])
+def test_an_image_begins_a_new_row_and_a_refusal_does_not(image: Artifact | Failure) -> None:
     policy = HaltPolicy()
     assert without_image(policy, *"abcd") == [None] * 4
-    policy.judged(IMAGE)
-    assert without_image(policy, *"efgh") == [None] * 4
+    policy.judged(image)
+    assert without_image(policy, *"efg") == [None] * 3
     policy.judged(paid(Fault.REFUSED), task_id="x")
+    assert without_image(policy, "h") == [None]
     assert without_image(policy, "i") != [None]
 
 
@@ -236,7 +240,7 @@ def test_third_try_of_one_task_stops_however_near() -> None:
 
 def test_success_and_other_models_do_not_count_for_a_missing_one() -> None:
     bench = Missing()
-    assert [bench.after(1, model="a"), bench.after(1, model="a"), bench.after(1, model="b")] == [None] * 3
+    assert [bench.after(1, model=model) for model in "aabb"] == [None] * 4
     bench.policy.judged(IMAGE, model="b")
     assert bench.after(1, model="b") is None
     assert bench.after(1, model="a") is not None
@@ -255,6 +259,14 @@ def test_success_and_other_models_do_not_count_for_a_missing_one() -> None:
 def test_quota_stops_until_it_is_free_again(hint_s: float | None, not_before: datetime) -> None:
     halt = HaltPolicy(now=lambda: NOW).judged(failure(Fault.QUOTA, hint_s))
     assert halt == Halt(Exit.TRY_LATER, "saw quota", not_before)
+
+
+@pytest.mark.parametrize("fault", [Fault.OUTAGE, Fault.SILENCE, Fault.BAD_REQUEST])
+def test_P11_a_delay_over_five_minutes_stops_whatever_it_was_about(fault: Fault) -> None:
+    policy = HaltPolicy(now=lambda: NOW)
+    assert policy.judged(failure(fault, 300.0)) is None
+    halt = policy.judged(failure(fault, 300.5))
+    assert halt == Halt(Exit.TRY_LATER, f"saw {fault}", NOW + timedelta(seconds=300.5))
 
 
 @pytest.mark.parametrize(
@@ -297,8 +309,8 @@ def test_consecutive_failures_stop_and_a_refusal_between_changes_nothing() -> No
 
 def test_failure_rate_is_judged_from_after_on() -> None:
     policy = HaltPolicy(StopOn(failure_rate=0.3, after=10))
-    halt = ends(policy, *[FAILED] * 3, *[DONE] * 6, FAILED)
-    assert halt == Halt(Exit.SOME_FAILED, "4 of 10 tasks failed (stop_on)")
+    halt = ends(policy, *[FAILED] * 2, *[DONE] * 7, FAILED)
+    assert halt == Halt(Exit.SOME_FAILED, "3 of 10 tasks failed (stop_on)")
 
 
 def test_failure_rate_below_the_ceiling_goes_on() -> None:
@@ -325,10 +337,11 @@ def test_most_severe_halt_is_told_first() -> None:
         Halt(Exit.ACCOUNT, "a"),
         Halt(Exit.TRY_LATER, "q", NOW),
         Halt(Exit.BUDGET, "c"),
+        Halt(Exit.TRY_LATER, "p", NOW - timedelta(hours=1)),
     ):
         assert halts.add(halt)
     assert halts.exit is Exit.ACCOUNT
-    assert halts.reasons == ("a", "q", "b", "c")
+    assert halts.reasons == ("a", "q", "p", "b", "c")
     assert halts.not_before == NOW
 
 
@@ -353,5 +366,5 @@ def test_H07_a_server_that_only_pushes_back_for_long_ends_the_run() -> None:
 def test_H07_push_backs_in_quick_succession_or_around_an_image_end_nothing() -> None:
     minutes = itertools.count()
     assert last(HaltPolicy(clock=lambda: 0.0), *[Fault.THROTTLED] * 50) is None
-    policy = HaltPolicy(clock=lambda: 60.0 * next(minutes))
+    policy = HaltPolicy(patience_s=300, clock=lambda: 60.0 * next(minutes))
     assert last(policy, *[Fault.THROTTLED] * 9, None, *[Fault.THROTTLED] * 9) is None

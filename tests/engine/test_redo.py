@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.engine.events import RetryScheduled, TaskEnded
 from pipeline.model import Artifact, Due, Failure, Fault, ImageChecks, TaskState
-from pipeline.settings import Budget, Limits
+from pipeline.settings import Budget, Limits, StopOn
 from tests.engine.fakes import PRICE, FakeSender, artifact, task
 from tests.engine.test_run import Bench
 
@@ -30,7 +30,7 @@ GOOD = artifact("good")
 async def test_a_flagged_image_is_asked_for_again(
     script: list[Fault | Failure | Artifact | Exception | None], most: int, kept: Artifact, asked: int
 ) -> None:
-    bench = Bench(FakeSender({"job/a": script}))
+    bench = Bench(FakeSender({"job/a": script}), limits=Limits(stop_on=StopOn(consecutive_failures=1)))
     checks = ImageChecks(names=REDO.names, redo=REDO.redo, most_redos=most)
     counts = await bench.engine.run([Due(task=task("job/a", checks=checks), reason="new")])
     (ended,) = (event for event in bench.events if isinstance(event, TaskEnded))

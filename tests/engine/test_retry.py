@@ -38,6 +38,10 @@ def repeats(fault: Fault, retry: Retry = RETRY) -> int:
         pytest.param(Fault.REFUSED, 0, TaskState.REFUSED, id="H63-refused"),
         pytest.param(Fault.NO_IMAGE, 2, TaskState.FAILED, id="H62-no-image"),
         pytest.param(Fault.BROKEN, 1, TaskState.FAILED, id="H58-broken"),
+        pytest.param(Fault.LINK, 0, TaskState.FAILED, id="H66-link"),
+        pytest.param(Fault.UPSTREAM_ACCOUNT, 20, TaskState.PENDING, id="one-of-several-accounts"),
+        pytest.param(Fault.CONFLICT, 0, TaskState.CONFLICT, id="D09-conflict"),
+        pytest.param(Fault.STORAGE, 0, TaskState.PENDING, id="D01-storage"),
         pytest.param(Fault.INPUT, 0, TaskState.FAILED, id="I09-input"),
         pytest.param(Fault.LOCAL, 0, TaskState.PENDING, id="I09-input-away"),
         pytest.param(Fault.OTHER, 1, TaskState.FAILED, id="other"),
@@ -47,6 +51,9 @@ def repeats(fault: Fault, retry: Retry = RETRY) -> int:
 def test_repeats_and_end_follow_the_table(fault: Fault, expected: int, ends_as: TaskState) -> None:
     assert repeats(fault) == expected
     assert RULES[fault].ends_as is ends_as
+    assert (fault in DEFERRABLE) is (
+        ends_as is TaskState.PENDING and expected > 2
+    )  # transient: another turn at the end
 
 
 @pytest.mark.parametrize(
@@ -78,6 +85,11 @@ def test_every_fault_has_a_rule() -> None:
 @pytest.mark.parametrize("fault", [Fault.SILENCE, Fault.OTHER])
 def test_P3_unknown_zero_never_repeats_what_may_have_been_billed(fault: Fault) -> None:
     assert repeats(fault, Retry(attempts=5, unknown=0)) == 0
+
+
+@pytest.mark.parametrize(("fault", "expected"), [(Fault.SILENCE, 3), (Fault.OTHER, 1)])
+def test_P3_unknown_three_is_for_silence_only(fault: Fault, expected: int) -> None:
+    assert repeats(fault, Retry(attempts=5, unknown=3)) == expected
 
 
 def test_unknowns_of_earlier_runs_count() -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,13 +12,13 @@ import pytest
 from tenacity import AsyncRetrying
 
 from pipeline.engine import attempt
-from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
+from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, RetryScheduled, TaskEnded, Warned
 from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.retry import AttemptHistory
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Period, Refusal, Wallet
-from pipeline.errors import Exit
+from pipeline.errors import Exit, ImgpipeError, LedgerError, TryLater
 from pipeline.model import Attempt, Due, Fault, Task, TaskState, Usage
 from pipeline.settings import Budget, Limits, Retry, StopOn
 from tests.engine.fakes import PRICE, FakeLedger, FakePrices, FakeSender, due, failure, task, unpublished
@@ -35,6 +37,7 @@ class Bench:
         retry: Retry = QUICK,
         ledger: FakeLedger | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.sender = sender
         self.limits = limits or Limits(concurrency=4)
@@ -46,7 +49,7 @@ class Bench:
             sender=sender,
             ledger=self.ledger,
             prices=FakePrices(),
-            gate=Gate(Throttle(self.limits, retry=retry)),
+            gate=Gate(Throttle(self.limits, retry=retry, clock=clock)),
             wallet=self.wallet,
             policy=HaltPolicy(self.limits.stop_on),
             limits=self.limits,
@@ -121,6 +124,7 @@ async def test_what_waited_over_midnight_is_paid_by_the_new_day() -> None:
     sender.hold.set()
     assert (await running)[TaskState.DONE] == 1 + 4
     assert len(sender.sent) == 1 + 4
+    assert [verb for verb, _ in bench.ledger.log].count("begin") == 1 + 4  # none was written down and taken back
     assert bench.engine.halts.exit is Exit.BUDGET
 
 
@@ -154,11 +158,12 @@ async def test_a_deferred_task_has_another_turn_once_images_came() -> None:
     assert sender.sent[-1] == "job/a"
 
 
-async def test_silence_keeps_its_price_reserved_and_is_asked_once_more() -> None:
+@pytest.mark.parametrize(("before", "sent"), [(0, 2), (1, 1)], ids=["never asked", "unknown since an earlier run"])
+async def test_P3_silence_keeps_its_price_reserved_and_is_asked_once_more(before: int, sent: int) -> None:
     bench = Bench(FakeSender(always=Fault.SILENCE))
-    assert await bench.run("job/a") == {TaskState.UNKNOWN: 1}
-    assert len(bench.sender.sent) == 2
-    assert bench.wallet.unknown_microusd == 2 * PRICE == bench.ledger.unknown_microusd
+    counts = await bench.engine.run(due("job/a", unknowns=before))
+    assert (counts.states[TaskState.UNKNOWN], len(bench.sender.sent)) == (1, sent)
+    assert bench.wallet.unknown_microusd == sent * PRICE == bench.ledger.unknown_microusd
 
 
 async def test_a_refusal_is_paid_and_never_repeated() -> None:
@@ -263,6 +268,7 @@ async def test_a_halt_awaits_and_saves_what_is_in_flight() -> None:
     sender.hold.set()
     states = await running
     assert states[TaskState.DONE] == len(sender.sent) == 1
+    assert bench.wallet.reserved_microusd == 0  # of those who waited for a slot
 
 
 async def test_abandoning_leaves_unknowns_and_no_request_hanging() -> None:
@@ -277,6 +283,7 @@ async def test_abandoning_leaves_unknowns_and_no_request_hanging() -> None:
     assert states[TaskState.UNKNOWN] == 1
     assert bench.wallet.unknown_microusd == PRICE
     assert sender.in_flight == 0
+    assert not any(isinstance(event, RetryScheduled) for event in bench.events)
 
 
 async def test_cancelling_the_run_saves_what_has_arrived() -> None:
@@ -297,6 +304,20 @@ async def test_a_full_disk_halts_with_the_storage_exit() -> None:
     assert bench.engine.halts.exit is Exit.STORAGE
     assert len(bench.sender.sent) < 9
     assert bench.engine.counts.attempts == len(bench.sender.sent)
+
+
+@pytest.mark.parametrize(("error", "code"), [(TryLater("locked"), Exit.TRY_LATER), (LedgerError("torn"), Exit.STORAGE)])
+async def test_L05_a_ledger_that_takes_no_intent_halts_with_the_exit_of_its_error(
+    error: ImgpipeError, code: Exit
+) -> None:
+    class Closed(FakeLedger):
+        async def begin(self, task: Task, *, run: int, reserved_microusd: int | None) -> Attempt:
+            raise error
+
+    bench = Bench(FakeSender(), ledger=Closed())
+    assert await bench.run("job/a", "job/b") == {TaskState.PENDING: 2}
+    assert (bench.engine.halts.exit, bench.sender.sent) == (code, [])
+    assert (bench.wallet.reserved_microusd, bench.engine.gate.throttle.in_flight) == (0, 0)
 
 
 async def test_a_bug_in_a_worker_is_raised_after_the_others_are_saved() -> None:
@@ -375,7 +396,25 @@ async def test_P11_a_pause_that_begins_while_an_intent_is_written_holds_it_back(
     assert bench.wallet.spent_microusd == 3 * PRICE
 
 
-async def test_a_halt_while_an_intent_is_written_sends_nothing() -> None:
+async def test_a_503_is_as_quick_as_it_was_from_when_it_went_out() -> None:
+    """A commit that takes long makes no outage, an attempt of the task, of what is a refusal."""
+    now, ledger, busy = [0.0], SlowLedger(), replace(failure(Fault.OUTAGE, 30.0), status=503)
+    bench = Bench(FakeSender(script={"job/b": [busy]}), ledger=ledger, clock=lambda: now[0])
+
+    async def take_long() -> None:
+        now[0] += 5.0
+
+    ledger.meanwhile = take_long
+    running = asyncio.create_task(bench.run("job/b"))
+    await bench.has_told(AttemptEnded, "job/b")
+    bench.engine.halt(Exit.INTERRUPTED, "enough")
+    await running
+    (ended,) = (event for event in bench.events if isinstance(event, AttemptEnded))
+    assert ended.fault is Fault.THROTTLED
+
+
+@pytest.mark.parametrize(("before", "state"), [(0, TaskState.PENDING), (1, TaskState.UNKNOWN)])
+async def test_a_halt_while_an_intent_is_written_sends_nothing(before: int, state: TaskState) -> None:
     ledger, sender = SlowLedger(), FakeSender()
     bench = Bench(sender, ledger=ledger)
 
@@ -383,9 +422,9 @@ async def test_a_halt_while_an_intent_is_written_sends_nothing() -> None:
         bench.engine.halt(Exit.INTERRUPTED, "INT")
 
     ledger.meanwhile = stop
-    assert await bench.run("job/b") == {TaskState.PENDING: 1}
+    await bench.engine.run(due("job/b", unknowns=before))
     assert sender.sent == []
-    assert list(ledger.states.values()) == [TaskState.PENDING]
+    assert list(ledger.states.values()) == [state]  # P3: what may have been billed stays unknown
     assert (bench.wallet.reserved_microusd, bench.engine.counts.attempts) == (0, 0)
 
 
@@ -415,6 +454,19 @@ async def test_stop_on_does_not_wait_for_the_ledger() -> None:
     bench.sender.script = {"job/0": [None]}
     counts = await bench.run(*(f"job/{n}" for n in range(40)))
     assert (counts[TaskState.FAILED], len(bench.sender.sent)) == (3, 4)
+
+
+async def test_an_image_ends_a_row_of_failures() -> None:
+    limits = Limits(concurrency=1, stop_on=StopOn(consecutive_failures=2))
+    bench = Bench(FakeSender(script={f"job/{n}": [Fault.BAD_REQUEST] for n in (1, 3, 5)}), limits=limits)
+    assert await bench.run(*(f"job/{n}" for n in range(7))) == {TaskState.DONE: 4, TaskState.FAILED: 3}
+
+
+async def test_who_waits_for_money_when_the_run_halts_does_not_call_the_budget_used_up() -> None:
+    limits = Limits(concurrency=4, start=4, budget=Budget(run=2 * PRICE), stop_on=StopOn(consecutive_failures=1))
+    bench = Bench(FakeSender(script={"job/1": [Fault.LINK]}), limits=limits)
+    await bench.run("job/0", "job/1", "job/2")
+    assert (bench.sender.sent, bench.engine.halts.exit) == (["job/0", "job/1"], Exit.SOME_FAILED)
 
 
 @pytest.mark.parametrize("fault", [Fault.FORBIDDEN, Fault.NOT_FOUND])

@@ -91,8 +91,8 @@ def test_budget_of_zero_is_a_budget() -> None:
 def test_refusal_names_the_tightest_budget(budget: Budget, period: str, left: int) -> None:
     past = Past((NOON, 300), (NOON - timedelta(days=9), 700), (NOON - timedelta(days=40), 900))
     wallet = Wallet(budget, spent=past, now=Calendar())
-    refusal = refused(wallet, 200)
-    assert (refusal.period, refusal.left_microusd, refusal.price_microusd) == (period, left, 200)
+    refusal = refused(wallet, 2000)  # more than any of them has
+    assert (refusal.period, refusal.left_microusd, refusal.price_microusd) == (period, left, 2000)
     assert wallet.left_microusd == left
     assert wallet.reserved_microusd == 0
 
@@ -226,10 +226,11 @@ def test_day_begins_at_midnight_of_the_zone(tz: str, before: datetime, after: da
     assert wallet.left_microusd == 100
 
 
-def test_clock_set_back_gives_no_second_day() -> None:
+@pytest.mark.parametrize(("budget", "days"), [(Budget(day=100), 2), (Budget(month=100), 40)], ids=["day", "month"])
+def test_clock_set_back_gives_no_second_budget(budget: Budget, days: int) -> None:
     calendar = Calendar()
-    wallet = Wallet(Budget(day=100), spent=Past((NOON, 100)), now=calendar)
-    calendar.now -= timedelta(days=2)
+    wallet = Wallet(budget, spent=Past((NOON, 100)), now=calendar)
+    calendar.now -= timedelta(days=days)
     assert wallet.left_microusd == 0
 
 

@@ -9,7 +9,27 @@ from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import Manifest, load
-from pipeline.model import Task
+from pipeline.manifest.sources import UpstreamImage
+from pipeline.model import Digests, FormerReading, Task
+
+
+def upstream_image(task_id: str, path: Path, former: FormerReading | None = None, **fields) -> UpstreamImage:
+    """Return the image of another job's task; `fields`: its `matrix` and its `fields`."""
+    job, _, row = task_id.partition("@")[0].partition("/")
+    task = Task(
+        id=task_id,
+        job=job,
+        row=row,
+        variant=1,
+        prompt="",
+        model="",
+        name="",
+        fingerprint="",
+        digests=Digests("", "", "", ""),
+        former=former,
+        **fields,
+    )
+    return UpstreamImage(task=task, path=str(path))
 
 
 class Desk:

@@ -13,6 +13,7 @@ from pipeline.manifest.expand import Expansion
 from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.sources import UpstreamImage
 from pipeline.model import Aspect, Digests, FormerReading
+from tests.manifest.conftest import upstream_image
 
 
 def test_id_names_job_row_and_variant(desk):
@@ -362,7 +363,7 @@ def test_chain_takes_the_done_images_of_another_job(desk):
 
     def upstream(job):
         assert job == "sketches"
-        yield UpstreamImage(task_id="sketches/red@1", row="red", path=str(image), matrix={"colour": "red"}, fields={})
+        yield upstream_image("sketches/red@1", image, matrix={"colour": "red"})
 
     (task,) = Expansion(manifest, digests=read_digest, upstream=upstream, jobs=["final"])
     assert (task.id, task.prompt, task.name) == ("final/red-1", "Finish red red red", "final/red-1")
@@ -373,7 +374,7 @@ def test_chain_takes_the_done_images_of_another_job(desk):
 def test_a_chain_takes_the_images_whose_cells_fit_where_as_a_table_does(desk):
     manifest = desk.load("jobs: {a: {prompt: p}, b: {each: {job: a, where: {active: true}}, prompt: '{{ row.id }}'}}\n")
     images = [
-        UpstreamImage(task_id=f"a/{row}", row=row, path=str(desk.write(f"{row}.png")), matrix={}, fields=fields)
+        upstream_image(f"a/{row}", desk.write(f"{row}.png"), fields=fields)
         for row, fields in (("x", {"active": "TRUE"}), ("y", {"active": "no"}), ("z", {}))
     ]
     tasks = Expansion(manifest, digests=read_digest, jobs=["b"], upstream=lambda _job: images)
@@ -388,8 +389,7 @@ def test_a_chain_finds_a_cell_by_the_text_of_now_and_of_before(desk, wanted):
     for share in ("0.25", "25.0%"):
         digests = Digests("p", "i", "g", "m")
         former = FormerReading(row="x", fields={"share": share}, fingerprint="f", digests=digests, former=former)
-    image, cells = str(desk.write("x.png")), {"share": "25%"}
-    images = [UpstreamImage(task_id="a/x", row="x", path=image, matrix={}, fields=cells, former=former)]
+    images = [upstream_image("a/x", desk.write("x.png"), former, fields={"share": "25%"})]
     (task,) = Expansion(desk.load(text), digests=read_digest, jobs=["b"], upstream=lambda _job: images)
     assert task.prompt == "25%"
     first, last = task.former, task.former.former
@@ -409,7 +409,7 @@ def test_a_chained_job_sees_the_matrix_of_every_job_before_it(desk):
     (mug,) = Expansion(manifest, digests=read_digest, jobs=["mugs"])
 
     def made(task):
-        yield UpstreamImage(task_id=task.id, row=task.row, path=str(image), matrix=task.matrix, fields=task.fields)
+        yield UpstreamImage(task=task, path=str(image))
 
     (lit,) = Expansion(manifest, digests=read_digest, jobs=["lit"], upstream=lambda _: made(mug))
     assert lit.matrix == {"colour": "red", "size": "xl", "mood": "dawn"}

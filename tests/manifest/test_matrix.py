@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.inputs import read_digest
-from pipeline.manifest.sources import UpstreamImage
+from tests.manifest.conftest import upstream_image
 
 DOCUMENTED = """\
 jobs:
@@ -150,6 +150,6 @@ def test_key_of_an_upstream_matrix_value(desk):
           b: {each: {job: a}, images: ["{{ file.path }}"], prompt: "{{ matrix.m }} {{ matrix.m.key }}"}
         """
     manifest = desk.load(text)
-    image = UpstreamImage(task_id="a/dawn", row="dawn", path=str(desk.write("a.png")), matrix={"m": "dawn"}, fields={})
+    image = upstream_image("a/dawn", desk.write("a.png"), matrix={"m": "dawn"})
     (task,) = Expansion(manifest, digests=read_digest, upstream=lambda _job: [image], jobs=["b"])
     assert task.prompt == "in the first light dawn"

@@ -8,8 +8,17 @@ from rich.console import Console
 
 from pipeline.model import Artifact, TaskState
 from pipeline.store.rows import Unknown
-from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory, show_history
-from pipeline.view.status import Status, show_status, show_tasks, status_json, status_lines
+from pipeline.view.explain import AttemptLine, Request
+from pipeline.view.status import (
+    Status,
+    StatusTask,
+    TaskHistory,
+    show_history,
+    show_status,
+    show_tasks,
+    status_json,
+    status_lines,
+)
 
 UNKNOWN = Unknown(
     task_id="posters/oslo",
