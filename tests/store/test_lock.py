@@ -257,15 +257,6 @@ def test_a_place_where_nothing_can_be_made_is_no_other_run() -> None:
         StateLock(Path("/proc/nothing/state")).acquire()
 
 
-def test_file_system_without_locks_is_said(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(_fd: int, _deadline: float) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(lock_module, "_flock", no_locks)
-    with pytest.raises(StorageError, match="No locks available"):
-        StateLock(state).acquire()
-
-
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS], ids=["D05-EACCES", "D05-EROFS"])
 def test_a_lock_that_may_not_be_written_is_an_input_error_that_names_its_owner(
     state: Path, monkeypatch: pytest.MonkeyPatch, code: int
