@@ -37,13 +37,12 @@ from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import check_address, find_key, find_proxy, key_doubt
+from pipeline.provider.credentials import check_address, find_key, find_proxy, key_doubt, trust_advice
 from pipeline.settings import SPARE_FILES, Kind, Limits, ProviderSettings
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
 
 PATIENCE_S: Final = 10.0
-TLS_ADVICE: Final = "is a proxy in between? SSL_CERT_FILE names its certificate; a wrong clock makes this too"
 LIST_PATIENCE_S: Final = 20.0
 MOST_BYTES: Final = 16 * 2**20
 _NAME: Final = re.compile(r"gemini-[a-z0-9.-]{1,60}")
@@ -251,7 +250,8 @@ def _address(setup: Setup | None) -> Check:
     except socket.gaierror:
         what, advice = "the name is not known", "check provider.base_url and DNS"
     except ssl.SSLError as error:
-        what, advice = f"TLS failed ({error.reason or error})", TLS_ADVICE
+        what = f"TLS failed ({error.reason or error})"
+        advice = f"{trust_advice(os.environ)}; a wrong clock makes this too"
     except OSError as error:
         what, advice = str(error.strerror or error), "check provider.base_url, the network and HTTPS_PROXY"
     else:

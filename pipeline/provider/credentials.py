@@ -4,6 +4,7 @@ The key comes from the environment or the `.env` beside the manifest, and is nev
 """
 
 import ipaddress
+import ssl
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -207,12 +208,25 @@ def _is_excluded(parts: SplitResult, excluded: str) -> bool:
 
 def _read_proxy(name: str, given: str) -> Proxy:
     parts = _parts(given if "://" in given else f"http://{given}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"{name} is not an http:// or https:// address; write http://HOST:PORT or unset it")
+    is_torn = "@" in given and parts.username is None  # by a character of the password that means something in a URL
+    if parts.scheme not in ("http", "https") or not parts.hostname or is_torn:
+        advice = "write http://HOST:PORT or unset it"
+        advice += "; in a password, / # ? are %2F %23 %3F" if "@" in given else ""
+        raise InputError(f"{name} is not an http:// or https:// address; {advice}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     credentials = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
     port = "" if parts.port is None else f":{parts.port}"
     return Proxy(f"{parts.scheme}://{host}{port}", credentials)
+
+
+def trust_advice(environ: Mapping[str, str]) -> str:
+    """Say what helps where nobody known signed a server's certificate. OpenSSL ignores a file that it cannot read."""
+    file = environ.get("SSL_CERT_FILE")
+    try:
+        ssl.create_default_context(cafile=file or None)
+    except OSError:  # of ssl, too
+        return f"SSL_CERT_FILE is {file}, which cannot be read as certificates in PEM form"
+    return "if a company's proxy is in between, SSL_CERT_FILE names its certificate"
 
 
 def is_loopback(host: str) -> bool:

@@ -20,7 +20,7 @@ from pipeline import failpoint
 from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
 from pipeline.provider.connections import BodyReader, Connections, take_over_body
-from pipeline.provider.credentials import Proxy
+from pipeline.provider.credentials import Proxy, trust_advice
 from pipeline.provider.decoding import unpacked
 from pipeline.provider.errors import request_id
 from pipeline.provider.redact import Redactor
@@ -29,6 +29,7 @@ from pipeline.provider.response_timeout import ResponseTimeout
 _READ_AHEAD_BYTES = 64 * 1024  # of an answer that waits for room: 0.88 MB resident, 1.19 MB with aiohttp's 256 KB
 _FIELD_BYTES = 64 * 1024  # of a header line; fronts send cookies and policies of more than aiohttp's 8 KB
 _UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})  # OpenSSL's X509_V_ERR_...: no trusted authority signed a certificate
+_LATER = frozenset({408, 425, 429})  # of a proxy: the same connection may be let through later
 _EVIDENCE_BYTES = 2048  # of a body that was cut
 _HEARTBEATS = re.compile(rb"(?:\s|:[^\r\n]*+)*+")  # white space, and the comments of a stream of events
 
@@ -50,6 +51,7 @@ class _Progress:
     """How far one exchange came."""
 
     host: str
+    proxy: str
     unsent_bytes: int
     let_go: Callable[[], None]  # of the request, once it has left
     is_traced: bool = False
@@ -141,7 +143,8 @@ class Transport:
         share: holds the request's bytes, and gives them back once they have left. Cancelled: the connection is closed;
         the request may have been executed.
         """
-        progress = _Progress(urlsplit(url).netloc, payload.getbuffer().nbytes, _letting_go(payload, share))
+        proxy = "" if self._proxy is None else self._proxy.url
+        progress = _Progress(urlsplit(url).netloc, proxy, payload.getbuffer().nbytes, _letting_go(payload, share))
         started = time.monotonic()
         deadline = ResponseTimeout(
             self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes
@@ -283,7 +286,10 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
         case aiohttp.ClientHttpProxyError(status=407):
             return Fault.ADDRESS, Billed.NO, "the proxy asks for a user and password (407)"
         case aiohttp.ClientHttpProxyError():
-            return Fault.UNREACHABLE, Billed.NO, f"the proxy refused the connection ({error.status})"
+            is_forbidden = is_first and 400 <= error.status < 500 and error.status not in _LATER
+            words = f"the proxy {progress.proxy} refused a connection to {progress.host}"
+            words += f" ({error.status} {error.message})"
+            return Fault.ADDRESS if is_forbidden else Fault.UNREACHABLE, Billed.NO, words
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as flaw):
             return Fault.ADDRESS, Billed.NO, _certificate_words(error.host, flaw)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
@@ -304,7 +310,7 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
         case ssl.SSLError() if not progress.has_connected and progress.is_traced:
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case _ if progress.is_traced and not progress.has_connected:
-            return Fault.UNREACHABLE, Billed.NO, f"no connection: {why or type(error).__name__}"
+            return Fault.UNREACHABLE, Billed.NO, f"no connection: {why or str(error) or type(error).__name__}"
         case TooLargeError():
             return Fault.OTHER, Billed.MAYBE, ""
         case TimeoutError():
@@ -330,7 +336,7 @@ def _certificate_words(host: str, flaw: ssl.SSLCertVerificationError) -> str:
     words = f"TLS failed: the certificate of {host} is not accepted: {flaw.verify_message}"
     if flaw.verify_code not in _UNKNOWN_ISSUER:
         return words
-    return f"{words}; if a company's proxy is in between, SSL_CERT_FILE names its certificate"
+    return f"{words}; {trust_advice(os.environ)}"
 
 
 async def _on_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:

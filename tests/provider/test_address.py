@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.provider.credentials import check_address, find_proxy, model_url
+from pipeline.provider.credentials import check_address, find_proxy, model_url, trust_advice
 from pipeline.settings import Kind, ProviderSettings
 
 
@@ -127,6 +127,13 @@ def test_a_proxys_password_stays_apart():
     assert found == ("http://[::1]:3128", ("me", "p@ss"))
 
 
+@pytest.mark.parametrize("password", ["12/34", "12#34", "12?34", "a/b"])
+def test_a_proxys_password_with_characters_of_an_address_is_an_input_error_that_does_not_show_it(password):
+    with pytest.raises(InputError, match=r"in a password, / # \? are %2F %23 %3F") as caught:
+        find_proxy("https://h", {"HTTPS_PROXY": f"http://me:{password}@p:3128"})
+    assert "12" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["socks5://p:1", "http://", "http://p:99999"])
 def test_an_unusable_proxy_is_an_input_error(url):
     with pytest.raises(InputError, match="HTTPS_PROXY"):
@@ -140,3 +147,14 @@ def test_proxy_that_cannot_be_used_names_the_variable_that_sets_it(name):
     assert (
         find_proxy("https://api.cometapi.com", {name: "socks://127.0.0.1:7890/", "no_proxy": ".cometapi.com"}) is None
     )
+
+
+def test_an_authority_that_cannot_be_read_is_said_instead_of_asked_for(tmp_path):
+    (tmp_path / "company.cer").write_bytes(b"0\x82\x03")  # as Windows exports it: DER
+    for file in ("company.cer", "gone.pem"):
+        path = str(tmp_path / file)
+        assert (
+            trust_advice({"SSL_CERT_FILE": path})
+            == f"SSL_CERT_FILE is {path}, which cannot be read as certificates in PEM form"
+        )
+    assert "SSL_CERT_FILE names its certificate" in trust_advice({})

@@ -673,6 +673,8 @@ async def through(proxy_url, make_client, task, **environ):
         pytest.param(b"HTTP/1.1 407 Auth\r\nContent-Length: 0\r\n\r\n", Fault.ADDRESS, id="H71-407"),
         pytest.param(b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\nhtml", Fault.UNREACHABLE, id="H71-proxy-html"),
         pytest.param(b"", Fault.UNREACHABLE, id="H71-proxy-closes"),
+        pytest.param(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", Fault.ADDRESS, id="H71-proxy-forbids"),
+        pytest.param(b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", Fault.UNREACHABLE, id="H71-proxy-later"),
     ],
 )
 async def test_what_a_proxy_refuses_was_not_sent(liar, make_client, task, answer, fault):
@@ -697,6 +699,19 @@ async def test_a_proxy_that_is_asked_for_tls_and_has_none_is_named(liar, make_cl
     result = await through(proxy, make_client, task)
     assert seen(result) == (Fault.ADDRESS, Billed.NO)
     assert result.reason.endswith(f"(through the proxy {proxy}; most proxies are addressed as http://)")
+
+
+async def test_a_proxy_that_forbids_a_host_is_named_with_it(liar, make_client, task):
+    liar.says(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    result = await through(liar.url, make_client, task)
+    assert result.reason == f"the proxy {liar.url} refused a connection to imgpipe-test.invalid (403 Forbidden)"
+
+
+async def test_a_proxy_that_resets_the_connection_is_named_with_the_cause(liar, make_client, task):
+    liar.act = rst
+    result = await through(liar.url, make_client, task)
+    assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+    assert f"Connection reset by peer (through the proxy {liar.url})" in result.reason
 
 
 async def test_h71_a_refusing_proxy_is_unreachable(make_client, task, unused_tcp_port):
