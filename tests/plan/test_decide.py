@@ -158,6 +158,24 @@ def test_an_edited_image_is_never_replaced_without_force() -> None:
     assert decide(changed, known(TaskState.DONE), files, Rules()).state is TaskState.CONFLICT
     assert decide(changed, known(TaskState.DONE), files, Rules(repair=True)).reason is None
     assert decide(changed, known(TaskState.DONE), files, Rules(force=True)).reason == "prompt changed"
+    assert decide(task(), known(TaskState.DONE), files, Rules(repair=True)).state is TaskState.CONFLICT
+
+
+def test_what_stands_in_the_place_of_a_lost_image_can_be_accepted() -> None:
+    files = FakeFiles(FileComparison.MISSING, blockers={"a": "a.jpg"})
+    verdict = decide(task(), known(TaskState.DONE), files, Rules(repair=True))
+    assert verdict.state is TaskState.CONFLICT
+    assert "--accept edited" in verdict.note
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_given_up", "is_written"),
+    [(False, False, False, False), (False, True, True, True), (True, False, True, False)],
+    ids=["never", "now", "since an earlier run"],
+)
+def test_a_refusal_that_was_accepted_stays_so(before: bool, now: bool, is_given_up: bool, is_written: bool) -> None:
+    verdict = decide(task(), known(TaskState.REFUSED, is_accepted=before), FakeFiles(), Rules(accept_refused=now))
+    assert (verdict.reason, verdict.is_given_up, verdict.is_accepted) == (None, is_given_up, is_written)
 
 
 @pytest.mark.parametrize(("attempts", "state"), [(1, TaskState.PENDING), (0, TaskState.CONFLICT)])

@@ -338,6 +338,8 @@ def test_r34_migration_that_fails_changes_nothing(used: Path) -> None:
         migrate(state, len(MIGRATIONS), migrations=newer)
     state.close()
     assert check(used / "state/ledger.sqlite") == len(MIGRATIONS)
+    with closing(sqlite3.connect(used / "state/ledger.sqlite", isolation_level=None)) as connection:
+        assert "host" not in [name for _, name, *_ in connection.execute("PRAGMA table_info(run)")]
 
 
 async def test_play_money_and_real_money_never_share_a_ledger(bench: Bench) -> None:
