@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.model import Artifact, Aspect, Digests, FormerReading, Known, Task, TaskState
+from pipeline.model import Artifact, Aspect, Digests, Edit, FormerReading, Known, Task, TaskState
 from pipeline.plan.decide import Rules, decide
 from pipeline.settings import FORMER_DEFAULTS
 from pipeline.store.files import FileComparison
@@ -159,6 +159,13 @@ def test_an_edited_image_is_never_replaced_without_force() -> None:
     assert decide(changed, known(TaskState.DONE), files, Rules(repair=True)).reason is None
     assert decide(changed, known(TaskState.DONE), files, Rules(force=True)).reason == "prompt changed"
     assert decide(task(), known(TaskState.DONE), files, Rules(repair=True)).state is TaskState.CONFLICT
+    accepted = known(TaskState.DONE, edit=Edit.EDITED)  # by an earlier run: the file is as it was recorded then
+    assert decide(changed, accepted, FakeFiles(), Rules()).state is TaskState.CONFLICT
+
+
+def test_nothing_is_bought_for_a_folder_that_takes_no_image() -> None:
+    verdict = decide(task(), None, FakeFiles(barred="the folder a cannot be written to"), Rules())
+    assert (verdict.reason, verdict.barrier) == (None, "the folder a cannot be written to")
 
 
 def test_what_stands_in_the_place_of_a_lost_image_can_be_accepted() -> None:

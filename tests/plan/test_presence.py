@@ -28,6 +28,14 @@ def test_a_file_with_the_bytes_of_a_part_beside_it_is_half_published(tmp_path: P
     assert not files.is_half_published("gone/red.png")
 
 
+def test_a_second_link_to_its_own_image_is_not_in_the_way(tmp_path: Path) -> None:
+    for name in ("old", "other"):
+        (tmp_path / f"{name}.png").write_bytes(b"image")
+    (tmp_path / "new.png").hardlink_to(tmp_path / "old.png")  # a move that was killed
+    files = Files(tmp_path)
+    assert [files.in_the_way("new", own) for own in ("old.png", "other.png", None)] == [None, "new.png", "new.png"]
+
+
 def test_a_folder_of_somebody_else_is_a_barrier_for_what_is_below_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,21 @@ def test_damaged_ledger_is_left_as_it_is(used: Path, damage) -> None:
 
 
 @pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM meta",
+        "UPDATE task SET made = 'another'",
+        "UPDATE attempt SET cost_microusd = -1",
+    ],
+)
+def test_a_ledger_that_contradicts_itself_is_damaged(used: Path, harm: str) -> None:
+    with closing(sqlite3.connect(used / "state/ledger.sqlite", isolation_level=None)) as connection:
+        connection.executescript(f"PRAGMA ignore_check_constraints = 1; {harm}")
+    with pytest.raises(LedgerError, match="is damaged"):
+        open_resources(settings(used))
+
+
+@pytest.mark.parametrize(
     ("pragma", "text"),
     [("application_id = 7", "belongs to another program"), ("user_version = 99", "newer imgpipe")],
     ids=["L06-foreign", "L06-newer"],
