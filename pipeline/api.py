@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
@@ -268,13 +269,15 @@ async def _running(
     try:
         yield task
     finally:
-        cancelled = None
-        while not task.done():
-            signals.stop(Exit.INTERRUPTED, LEFT)
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:
-                cancelled = error
+        cancelled, anyio = None, sys.modules.get("anyio")
+        # AnyIO (Starlette, FastAPI) cancels again and again until its scope is left, which is one cancellation
+        with nullcontext() if anyio is None else anyio.CancelScope(shield=True):
+            while not task.done():
+                signals.stop(Exit.INTERRUPTED, LEFT)
+                try:
+                    await asyncio.wait({task})
+                except asyncio.CancelledError as error:
+                    cancelled = error
         if not task.cancelled():
             task.exception()  # looked at: whoever leaves early asks for no result
         if cancelled is not None:

@@ -159,6 +159,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
         return found
 
 
+PARAMETERS: Final = ("aspect_ratio", "size", "seed", "temperature", "thinking", "params", "safety")  # of `Task`
+
+
 class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A task that a run will ask for, and what earlier runs left behind for it."""
 

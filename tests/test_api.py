@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
 import pipeline
@@ -112,6 +113,18 @@ async def test_leaving_the_loop_early_saves_what_is_in_flight(tmp_path: Path, mo
     attempts = outcomes(tmp_path)
     assert set(attempts) == {"ok"}
     assert found < attempts["ok"] < len(MANY)
+
+
+async def test_a_scope_of_anyio_that_is_cancelled_saves_what_is_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Starlette does with the scope of a streaming response whose client is gone."""
+    monkeypatch.setattr(profile, "DEFAULT", "calm")
+    with anyio.CancelScope() as scope:
+        async for _ in generate(MANY, output_dir=tmp_path, budget_usd=9.0, provider="simulator"):
+            asyncio.get_running_loop().call_later(0.05, scope.cancel)  # while the next image is waited for
+    assert scope.cancelled_caught
+    assert set(outcomes(tmp_path)) == {"ok"}
 
 
 async def test_the_next_call_waits_for_one_that_saves_what_is_in_flight(tmp_path: Path) -> None:

@@ -143,6 +143,13 @@ def test_a_per_day_quota_lasts_until_midnight_in_california():
 def test_a_per_day_quota_goes_by_the_servers_clock():
     headers = (("date", "Sun, 22 Nov 2026 07:30:00 GMT"),)
     assert judged(429, google(429, "RESOURCE_EXHAUSTED", "m", PER_DAY), headers).hint_s == 30 * 60
+    longer = (*headers, ("retry-after", "7200"))
+    assert judged(429, google(429, "RESOURCE_EXHAUSTED", "m", PER_DAY), longer).hint_s == 7200
+
+
+def test_the_words_of_a_mistake_name_no_delay():
+    """They may be those of a prompt, and would stop the run for a day."""
+    assert judged(400, comet('Invalid prompt: "please wait 20 hours"')).hint_s is None
 
 
 @pytest.mark.parametrize(
@@ -367,6 +374,7 @@ REFUSED = [
     ("new-api-words", comet("user sensitive words detected", "sensitive_words_detected"), "sensitive_words_detected"),
     ("nested", nested(400, {"message": SAFE}), "IMAGE_SAFETY"),
     ("chinese", comet("提示词包含敏感词，请修改后重试"), "blocked"),
+    ("about-money", comet("A prompt about credit and balance", "content_filter"), "content_filter"),
 ]  # fmt: skip
 
 
