@@ -263,7 +263,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...]  # lower-case names
     body: bytes | bytearray = field(repr=False)
     is_first: bool  # no answer came before it in this run
-    seconds: float  # from the first byte sent to the last byte read
+    seconds: float  # from the last byte sent to the last byte read
     hold: HeldMemory | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
 
 

@@ -8,7 +8,7 @@ errors: on a machine with one user nothing is wrong with them.
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -102,6 +102,7 @@ class Flags:
     wait_lock_s: float = 0.0
     ray: str | None = None  # local, auto or HOST:PORT: workers of a cluster send; None: this process does
     workers: int | None = None  # None: one a node; local: one a core
+    counted: Callable[[Iterable[Task]], Iterator[Task]] = iter  # shows how many tasks were read
 
     def words(self, *, is_selecting: bool = False) -> list[str]:
         """Return the flags that make another command mean the same tasks: a rehearsal, variables, maybe the selection.
