@@ -136,7 +136,8 @@ class JudgeSession:
         for name in (LEDGER, f"{LEDGER}-wal"):
             with suppress(OSError):
                 status = (self._setup.manifest.state_dir / name).stat()
-                found.append((name, status.st_size, status.st_mtime_ns))
+                if status.st_size:  # a reader makes an empty log where there is none
+                    found.append((name, status.st_size, status.st_mtime_ns))
         return found
 
     # --- pictures

@@ -12,7 +12,7 @@ What changes something does so under the lock.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -109,20 +109,22 @@ def rebuild(setup: Setup) -> Rebuilt:
     def price(task: Task) -> int | None:  # what an image without a recorded purchase counts
         return quote.least if (quote := prices.quote(task)) is not None else None
 
-    whole = Rebuilt()
     url = manifest.output_dir if isinstance(manifest.output_dir, BucketUrl) else None
     with (
         nullcontext() if url is None else as_input_error(url),
         StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s),
+        closing(_stages(setup)) as stages,
     ):
-        for number, names in enumerate(manifest.stages):
-            with closing(Spool(manifest.state_dir)) as spool:
-                for task in _tasks(setup, names, is_first=number == 0):
-                    spool.add(Due(task=task, reason=""))
-                tasks = (due.task for due in spool)
-                rebuilt = ledger_rebuild.rebuild_ledger(store_settings(setup), tasks, price=price)
-            whole = rebuilt if number == 0 else _joined(whole, rebuilt)
-    return whole
+        return ledger_rebuild.rebuild_ledger(store_settings(setup), stages, price=price)
+
+
+def _stages(setup: Setup) -> Generator[Iterator[Task], None, None]:
+    """Yield the tasks of each stage, once all of them are read."""
+    for number, names in enumerate(setup.manifest.stages):
+        with closing(Spool(setup.manifest.state_dir)) as spool:
+            for task in _tasks(setup, names, is_first=number == 0):
+                spool.add(Due(task=task, reason=""))
+            yield (due.task for due in spool)
 
 
 def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[Task]:
@@ -131,24 +133,13 @@ def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[
         yield from Expansion(setup.manifest, digests=read_digest, jobs=names)
         return
     with reading(setup) as reader:
+        files = file_view(setup.manifest.output_dir, reader)
         yield from Expansion(
             setup.manifest,
             digests=read_digest,
             jobs=names,
-            upstream=lambda job: upstream_of(
-                setup, reader, read_digest, job, file_view(setup.manifest.output_dir, reader)
-            ),
+            upstream=lambda job: upstream_of(setup, reader, read_digest, job, files),
         )
-
-
-def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
-    """Add what a later stage found."""
-    whole.adopted += stage.adopted
-    whole.kept += stage.kept
-    whole.absent += stage.absent
-    whole.doubtful += stage.doubtful
-    whole.counted_microusd += stage.counted_microusd
-    return whole
 
 
 def rejected(setup: Setup) -> list[Rejected]:

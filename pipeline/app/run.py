@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, closing, con
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Final, Self
 
 from pipeline.app import consent
@@ -364,9 +364,7 @@ class Signals:
         self.listen()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for number, handler in self._former.items():
             self._loop.remove_signal_handler(number)
             signal.signal(number, handler)

@@ -20,7 +20,7 @@ from pipeline.app.context import Setup
 from pipeline.app.orphans import NEAR, Orphans
 from pipeline.app.planning import no_task, plan_rows, reading, selected_rows
 from pipeline.errors import InputError
-from pipeline.model import Edit, Known, TaskState, is_object
+from pipeline.model import PARAMETERS, Edit, Known, TaskState, is_object
 from pipeline.plan.decide import FileView
 from pipeline.plan.plan import PlanRow
 from pipeline.settings import day_of, month_of, zone_of
@@ -156,8 +156,6 @@ def _task(task_id: str, job: str, state: TaskState, known: Known | None, reason:
         reason=reason,
     )
 
-
-PARAMETERS: Final = ("aspect_ratio", "size", "seed", "temperature", "params", "safety")
 
 Record = Mapping[str, Any]
 

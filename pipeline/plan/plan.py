@@ -26,6 +26,7 @@ from pipeline.plan.decide import MISSING, FileView, Rules, Verdict, changed_aspe
 from pipeline.store.reader import LedgerReader
 
 LISTED: Final = 1000  # notes kept for people; beyond, they are only counted
+ALIKE: Final = 3  # problems of a job with the same words that are listed
 SAMPLES: Final = 3  # prompts that a plan shows
 UNCHANGED: Final = "unchanged"
 RENAMED: Final = "renamed"
@@ -101,7 +102,9 @@ class Plan:
     flagged: Group = field(default_factory=Group)  # done, not due, and a check found something; priced as a redo
     redos: Group = field(default_factory=Group)  # due tasks whose image a check may have asked for again, at the most
     accepted: int = 0  # done tasks whose change is taken as good, without a request
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # the first ones of each kind
+    kinds: Counter[tuple[str, str]] = field(default_factory=Counter)  # of those: job and words
+    unlisted: int = 0  # problems beyond
     barriers: Counter[str] = field(default_factory=Counter)  # what keeps tasks waiting that would be due
     due_examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # of a few jobs: (name, prompt)
 
@@ -151,6 +154,15 @@ class Plan:
         is_wrong = verdict.is_missing or (verdict.state is not TaskState.DONE and not verdict.is_given_up)
         if is_wrong and len(self.notes) < LISTED:
             self.notes.append(f"{row.task.id}: {verdict.note or verdict.state}")
+
+    def add_problem(self, task: Task, text: str) -> None:
+        """Keep the first three of one job with the same words: what is wrong with a job is wrong with all its tasks."""
+        kind = (task.job, text.removeprefix(task.id))
+        if len(self.problems) < LISTED and self.kinds[kind] < ALIKE:
+            self.problems.append(text)
+            self.kinds[kind] += 1
+        else:
+            self.unlisted += 1
 
     def due_of(self, job: str) -> Group:
         """Sum up the due tasks of a job."""
@@ -348,8 +360,8 @@ def tally(
             if row.rival.endswith(f": {row.task.id}"):
                 former = row.rival.removesuffix(f": {row.task.id}")
                 wrong += f"; if this is manifest {former} by another name, write `name: {former}`: it has the images"
-        if wrong is not None and len(plan.problems) < LISTED:
-            plan.problems.append(wrong)
+        if wrong is not None:
+            plan.add_problem(row.task, wrong)
         if is_due and spool is not None:
             spool.add(_due(row))
         if free is not None:

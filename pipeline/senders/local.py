@@ -10,12 +10,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import PurePath
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 from pipeline import __version__
 from pipeline.imaging.metadata import embed, is_signed, sidecar
-from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault, Reply, Task
+from pipeline.model import PARAMETERS, Answer, Artifact, Attempt, Billed, Failure, Fault, Reply, Task
 from pipeline.pools import whole_pool
 from pipeline.senders.checker import ImageChecker
 
@@ -72,9 +71,7 @@ class LocalSender:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         self._readers.shutdown(wait=False)
         self._checker.close()
 
@@ -161,22 +158,9 @@ def provenance_record(answer: Answer, task: Task, *, manifest: str, at: datetime
         "system": task.system,
         "model": task.model,
         "model_version": answer.model_version,
-        "parameters": parameters(task),
+        "parameters": {name: value for name in PARAMETERS if (value := getattr(task, name)) not in (None, {})},
         "inputs": [{"name": PurePath(image.path).name, "sha256": image.sha256} for image in task.images],
         "fingerprint": task.fingerprint,
         "response_id": answer.response_id,
         "request_id": answer.request_id,
     }
-
-
-def parameters(task: Task) -> dict[str, object]:
-    """Return the parameters that the request sets, by their names in the manifest."""
-    named: dict[str, object] = {
-        "aspect_ratio": task.aspect_ratio,
-        "size": task.size,
-        "seed": task.seed,
-        "temperature": task.temperature,
-        "params": task.params or None,
-        "safety": task.safety or None,
-    }
-    return {name: value for name, value in named.items() if value is not None}

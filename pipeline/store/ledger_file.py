@@ -18,6 +18,7 @@ from typing import Final
 
 from pipeline.errors import ImgpipeError, LedgerError, StorageError, TryLater
 from pipeline.store.files import Disk, Tree, rename_without_clobbering
+from pipeline.store.lock import unsuited
 from pipeline.text import visible
 
 # -- time --------------------------------------------------------------------------------------------------------------
@@ -69,6 +70,9 @@ def query(name: str) -> str:
 
 LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_ERROR})
+NO_SHARED_MEMORY: Final = frozenset(
+    {sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMMAP}
+)  # of a write-ahead log: mergerfs, ntfs3 and folders that virtual machines share, see https://sqlite.org/wal.html
 OUR_BUG: Final = frozenset(
     {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE}
 )
@@ -109,6 +113,8 @@ def storage_error_of(
         return damage(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return StorageError(f"{path} cannot grow: the disk is full; free some space, then run this again")
+    if getattr(error, "sqlite_errorcode", None) in NO_SHARED_MEMORY:
+        return unsuited(path.parent, "a file system that cannot share memory, which the ledger needs")
     return StorageError(f"{path}: {error}; fix the disk, then run this again")
 
 

@@ -56,10 +56,14 @@ def refuse_network(state_dir: Path, *, mountinfo: Callable[[], str] = read_mount
     """Raise InputError where a ledger would not be safe."""
     kind = file_system_of(Path(os.path.realpath(state_dir)), mountinfo())
     if kind in NETWORK:
-        raise InputError(
-            f"state_dir {state_dir} lies on a network file system ({kind}), where a ledger can be damaged;"
-            " name a local `state_dir` (images may stay where they are)"
-        )
+        raise unsuited(state_dir, f"a network file system ({kind}), where a ledger can be damaged")
+
+
+def unsuited(state_dir: Path, where: str) -> InputError:
+    """Return the error for a file system that cannot hold a ledger."""
+    return InputError(
+        f"state_dir {state_dir} lies on {where}; name a local `state_dir` (images may stay where they are)"
+    )
 
 
 LOCKS: Final = Path("/proc/locks")
@@ -88,6 +92,7 @@ TRIES: Final = 3  # while the directory vanishes under us: another run ends, and
 AS_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 AS_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 CLOSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})  # another user's: one run under sudo is enough
+NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 NOT_THERE: Final = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
@@ -134,6 +139,8 @@ class StateLock:
         except OSError as error:
             if error.errno in CLOSED:
                 raise unusable(self.state_dir / NAME, error) from error
+            if error.errno in NO_LOCKS:
+                raise unsuited(self.state_dir, "a file system without locks") from error
             raise StorageError(f"{self.state_dir / NAME} cannot be locked: {error.strerror}") from error
 
     def _take(self, deadline: float) -> bool:

@@ -9,7 +9,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -48,12 +48,18 @@ class Rebuilt:
     recovery: Recovery = field(default_factory=Recovery)
 
 
-def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Price = lambda _: None) -> Rebuilt:
+def rebuild_ledger(
+    settings: StoreSettings, stages: Iterable[Iterable[Task]], *, price: Price = lambda _: None
+) -> Rebuilt:
     """Make or complete the ledger; under the lock. A file is taken as its task's image if it is a whole, known image.
 
-    `price`: what a task's image costs by the list; None: not known. May be killed anywhere and done again.
-    Raises LedgerError: the ledger belongs to another program or a newer version. InputError, StorageError, TryLater.
+    `stages`: the tasks; the next ones are asked for when the images of those before are recorded, the first ones before
+    anything is changed. `price`: what a task's image costs by the list; None: not known. May be killed anywhere and
+    done again. Raises LedgerError: the ledger belongs to another program or a newer version. InputError, StorageError,
+    TryLater.
     """
+    stages = iter(stages)
+    first = next(stages, ())
     rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
     resources = open_resources(settings, fill=lambda connection: _salvage(connection, settings, rebuilt))
     try:
@@ -69,9 +75,10 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
         outputs = resources.outputs
         standing = BucketImages(outputs) if isinstance(outputs, Bucket) else FolderImages(outputs)
         with LedgerReader(settings.state_dir, manifest=settings.manifest, output_dir=settings.output_dir) as reader:
-            stream = iter(tasks)
-            while batch := list(islice(stream, BATCH)):
-                adopter.adopt(list(_found(batch, standing, reader, rebuilt)))
+            for tasks in chain((first,), stages):
+                stream = iter(tasks)
+                while batch := list(islice(stream, BATCH)):
+                    adopter.adopt(list(_found(batch, standing, reader, rebuilt)))
     finally:
         resources.close()
     return rebuilt

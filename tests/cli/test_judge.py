@@ -460,3 +460,8 @@ def test_a_thumbnail_is_made_when_it_is_first_asked_for(imgpipe: Imgpipe) -> Non
         assert picture is not None
         assert (picture.mime, [path.name for path in folder.iterdir()]) == ("image/webp", [found[0]])
         assert session.thumb(f"{'0' * 32}.webp") is None
+
+
+def test_the_first_window_gets_the_page_that_was_made_before(imgpipe: Imgpipe) -> None:
+    with closing(JudgeSession(setup_of(imgpipe.made()), secret="s" * 43)) as session:
+        assert session.page({}, 0) is session.page({}, 0)

@@ -52,6 +52,15 @@ def test_quiet_says_why_it_did_not_begin(imgpipe: Imgpipe) -> None:
     assert "did you mean 'prompt'?" in done.err
 
 
+def test_a_mistake_of_a_job_is_not_said_for_each_of_its_tasks(imgpipe: Imgpipe) -> None:
+    jobs = "{mugs: {prompt: A mug, size: 512, matrix: {n: [1, 2, 3, 4, 5]}}, cups: {prompt: A cup, size: 512}}"
+    done = imgpipe("plan", imgpipe.manifest(jobs))
+    *first, last, more = done.err.splitlines()
+    assert [line.count("mugs/") and line.count("cannot make size 512") for line in first] == [1, 1, 1]
+    assert ": cups/cups: " in last
+    assert (more, done.exit) == ("and 2 more problems", 2)
+
+
 def test_the_log_file_has_what_quiet_does_not_say(imgpipe: Imgpipe) -> None:
     log = imgpipe.folder / "log.jsonl"
     path = imgpipe.manifest(JOBS, profile=LATER)

@@ -15,7 +15,7 @@ from tests.imaging.test_provenance import signed
 
 TASK = Task(
     id="relit/a", job="relit", row="a", variant=1, prompt="At dusk", model="m", name="a", fingerprint="f" * 64,
-    digests=Digests("", "", "", ""), aspect_ratio="16:9", seed=7,
+    digests=Digests("", "", "", ""), aspect_ratio="16:9", seed=7, thinking="high",
     images=(InputImage("/home/ann/secret folder/a.jpg", "1" * 64, 1, 1),), fields={"mail": "ann@example.org"},
 )  # fmt: skip
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -36,7 +36,7 @@ def test_the_record_is_in_the_bytes_that_are_hashed(kind: str) -> None:
     record = extract(image.data)
     assert record is not None
     assert (record["manifest"], record["task"], record["prompt"]) == ("shop", "relit/a", "At dusk")
-    assert record["parameters"] == {"aspect_ratio": "16:9", "seed": 7}
+    assert record["parameters"] == {"aspect_ratio": "16:9", "seed": 7, "thinking": "high"}
     assert image.sha256 == sha256(image.data).hexdigest() != plain.image.sha256
     with Picture.open(BytesIO(image.data)) as picture:
         assert picture.convert("RGB").getpixel((4, 4))[0] > 200

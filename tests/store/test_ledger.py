@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import LedgerError, StorageError, TryLater
+from pipeline.errors import InputError, LedgerError, StorageError, TryLater
 from pipeline.store.files import Disk, Tree
 from pipeline.store.ledger import Ledger
 from pipeline.store.ledger_file import connect, create
@@ -178,6 +178,16 @@ def test_l05_after_an_io_error_nothing_is_written_any_more(ledger: Ledger) -> No
         ledger.run(fails)
     with pytest.raises(StorageError, match="disk I/O error"):
         ledger.run(note("a"))
+
+
+def test_a_file_system_that_cannot_share_memory_is_named_with_what_helps(ledger: Ledger) -> None:
+    def fails(_connection: sqlite3.Connection) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMMAP
+        raise error
+
+    with pytest.raises(InputError, match="cannot share memory, which the ledger needs; name a local `state_dir`"):
+        ledger.run(fails)
 
 
 def test_damage_met_while_running_is_a_ledger_error(ledger: Ledger) -> None:

@@ -57,7 +57,7 @@ def bench(filled: Path, quick_path: Path) -> Bench:
 
 
 def again(bench: Bench) -> Rebuilt:
-    return rebuild_ledger(settings(bench.root), TASKS, price=lambda _: PRICE)
+    return rebuild_ledger(settings(bench.root), [TASKS], price=lambda _: PRICE)
 
 
 def root_of(ledger: Path, name: str) -> int:
@@ -98,6 +98,16 @@ def test_l01_money_counts_when_nobody_can_tell_whose_it_was(bench: Bench, name: 
     with bench.reader() as reader:
         assert reader.spend() == ALL
         assert states(reader)[TaskState.DONE] == MADE
+
+
+def test_l01_images_of_a_later_stage_raise_no_doubt(bench: Bench) -> None:
+    spoil(bench.state / NAME, root_of(bench.state / NAME, "task"))
+    stages = (TASKS[:1], TASKS[1:])
+    rebuilt = rebuild_ledger(settings(bench.root), stages, price=lambda _: PRICE)
+    assert (rebuilt.adopted, rebuilt.counted_microusd, rebuilt.doubt) == (MADE, 0, None)
+    with bench.reader() as reader:
+        assert reader.spend() == ALL
+        assert reader.doubt(datetime(1970, 1, 1, tzinfo=UTC)) is None
 
 
 def test_l01_the_index_of_money_stands_in_for_the_requests(bench: Bench) -> None:
@@ -228,7 +238,7 @@ def test_l01_prompts_of_earlier_requests_are_carried_over(bench: Bench) -> None:
 
     asyncio.run(ask_for_a_dog())
     spoil(bench.state / NAME, root_of(bench.state / NAME, "attempt_open"))
-    rebuild_ledger(settings(bench.root), [changed, *TASKS[1:]], price=lambda _: PRICE)
+    rebuild_ledger(settings(bench.root), [[changed, *TASKS[1:]]], price=lambda _: PRICE)
     with bench.reader() as reader:
         latest, earlier = reader.record(changed.id), reader.record(changed.id, fingerprint=TASKS[0].fingerprint)
     assert latest is not None

@@ -1,6 +1,7 @@
 """One spender per state directory (P7)."""
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -236,6 +237,15 @@ def test_lock_that_is_a_symbolic_link_is_refused(state: Path) -> None:
     assert target.read_text() == "precious"
 
 
+def test_file_system_without_locks_is_named_with_what_helps(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_none(_fd: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", has_none)
+    with pytest.raises(InputError, match="a file system without locks; name a local `state_dir`"):
+        StateLock(state).acquire()
+
+
 def test_state_directory_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
@@ -245,15 +255,6 @@ def test_state_directory_that_cannot_be_made_is_an_input_error(tmp_path: Path) -
 def test_a_place_where_nothing_can_be_made_is_no_other_run() -> None:
     with pytest.raises(InputError, match="No such file or directory"):
         StateLock(Path("/proc/nothing/state")).acquire()
-
-
-def test_file_system_without_locks_is_said(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(_fd: int, _deadline: float) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(lock_module, "_flock", no_locks)
-    with pytest.raises(StorageError, match="No locks available"):
-        StateLock(state).acquire()
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS], ids=["D05-EACCES", "D05-EROFS"])

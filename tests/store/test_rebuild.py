@@ -73,7 +73,7 @@ async def test_l07_lost_ledger_is_made_again_from_the_files(bench: Bench) -> Non
     before = files(bench.out)
     for path in bench.state.glob("ledger.sqlite*"):
         path.unlink()
-    rebuilt = rebuild_ledger(settings(bench.root), [task(number) for number in range(6)])
+    rebuilt = rebuild_ledger(settings(bench.root), [[task(number) for number in range(6)]])
     assert (rebuilt.adopted, rebuilt.kept, rebuilt.absent, rebuilt.doubtful) == (4, 0, 2, [])
     assert files(bench.out) == before
     with bench.reader() as reader:
@@ -94,7 +94,7 @@ async def test_rebuild_sets_a_damaged_ledger_aside(bench: Bench) -> None:
     await bench.store.aclose()
     (bench.state / "ledger.sqlite").write_bytes(b"garbage")
     (bench.state / "ledger.sqlite.damaged-1").write_bytes(b"an earlier one")
-    rebuilt = rebuild_ledger(settings(bench.root), [task(number) for number in range(4)])
+    rebuilt = rebuild_ledger(settings(bench.root), [[task(number) for number in range(4)]])
     assert rebuilt.set_aside == bench.state / "ledger.sqlite.damaged-2"
     assert rebuilt.set_aside.read_bytes() == b"garbage"
     assert rebuilt.adopted == 4
@@ -117,7 +117,7 @@ async def test_rebuild_completes_a_ledger_and_keeps_its_history(bench: Bench) ->
     await fill(bench, 2)
     (bench.out / "cats/2.webp").write_bytes(image(2, ".webp").data)
     await bench.store.aclose()
-    rebuilt = rebuild_ledger(settings(bench.root), [task(number) for number in range(3)])
+    rebuilt = rebuild_ledger(settings(bench.root), [[task(number) for number in range(3)]])
     assert (rebuilt.adopted, rebuilt.kept) == (1, 2)
     with bench.reader() as reader:
         assert len(reader.attempts("cats/1")) == 1
@@ -131,7 +131,7 @@ async def test_rebuild_doubts_what_is_not_one_whole_image(bench: Bench) -> None:
     (bench.out / "cats/2.png").write_bytes(image(2).data[:-20])
     (bench.out / "cats/3.png").symlink_to(bench.out / "cats/1.png")
     await bench.store.aclose()
-    rebuilt = rebuild_ledger(settings(bench.root), [task(number) for number in range(1, 4)])
+    rebuilt = rebuild_ledger(settings(bench.root), [[task(number) for number in range(1, 4)]])
     assert (rebuilt.adopted, rebuilt.absent) == (0, 1)
     assert [line.split(":")[0] for line in rebuilt.doubtful] == ["cats/1", "cats/2"]
 
@@ -140,7 +140,7 @@ async def test_rebuilt_image_can_be_superseded(bench: Bench, reopen: Reopen) -> 
     (bench.out / "cats").mkdir()
     (bench.out / "cats/1.png").write_bytes(image(1).data)
     await bench.store.aclose()
-    rebuild_ledger(settings(bench.root), [task(1)])
+    rebuild_ledger(settings(bench.root), [[task(1)]])
     await reopen()
     await bench.make(task(1, prompt="a dog"), 2)
     assert files(bench.out) == {"cats/1.png": image(2).data}
