@@ -8,7 +8,7 @@ errors: on a machine with one user nothing is wrong with them.
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
 from pipeline.manifest.loader import Manifest, load
-from pipeline.model import Task
+from pipeline.model import Task, is_loopback
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, key_doubt, known_keys
+from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, key_doubt, known_keys
 from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings
 
 
@@ -102,6 +102,7 @@ class Flags:
     wait_lock_s: float = 0.0
     ray: str | None = None  # local, auto or HOST:PORT: workers of a cluster send; None: this process does
     workers: int | None = None  # None: one a node; local: one a core
+    counted: Callable[[Iterable[Task]], Iterator[Task]] = iter  # shows how many tasks were read
 
     def words(self, *, is_selecting: bool = False) -> list[str]:
         """Return the flags that make another command mean the same tasks: a rehearsal, variables, maybe the selection.

@@ -84,7 +84,6 @@ class Planned:
     plan: Plan
     orphans: Counter[str] = field(default_factory=Counter)  # by job: tasks the manifest no longer has
     behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
-    digests: list[tuple[str, int, int, str, str]] = field(default_factory=list)  # learned, see `DigestMemory`
     warnings: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # such as an encoding that was guessed
     notes: list[str] = field(default_factory=list)  # what a person should know of the plan as a whole, `said` included
@@ -192,13 +191,14 @@ def plan_rows(
     """
     manifest, memory = setup.manifest, digests or DigestMemory(reader)
     seen = files if files is not None else file_view(manifest.output_dir, reader)
+    is_counted = has_renames and (jobs is None or manifest.stages[0][0] in jobs)  # later, a run shows its progress
 
     def tasks() -> Iterator[Task]:
         """Stream them as they would be sent."""
         expansion = Expansion(
             manifest, digests=memory, upstream=lambda job: upstream_of(setup, reader, memory, job, seen), jobs=jobs
         )
-        for task in expansion:
+        for task in setup.flags.counted(expansion) if is_counted else expansion:
             _check_cancelled(is_cancelled)
             if added := setup.rules.redo.get(task.id):  # a person's words; the fingerprint stays that of the manifest
                 task = msgspec.structs.replace(task, prompt=f"{task.prompt}\n\n{added}")
@@ -235,6 +235,7 @@ def make_plan(
     reader: LedgerReader,
     *,
     jobs: Collection[str] | None = None,
+    digests: DigestMemory | None = None,
     spool: Spool | None = None,
     free: Spool | None = None,
     is_cancelled: threading.Event | None = None,
@@ -242,12 +243,12 @@ def make_plan(
 ) -> Planned:
     """Plan the selected tasks of `jobs` (None: of all). Raises InputError for a bad manifest, input or name.
 
-    `files` None: the output directory as it is now.
+    `digests`: what is hashed is added to it. `files` None: the output directory as it is now.
     """
     is_first = jobs is None or setup.manifest.stages[0][0] in jobs
     if is_first and len(setup.manifest.stages) > 1:
         _check_chain(setup, reader, is_cancelled)
-    digests, orphans = DigestMemory(reader), Orphans(setup.manifest, reader)
+    orphans = Orphans(setup.manifest, reader)
     ended = orphans.ended
     stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled, files=files)
     matched, headers = set[str](), _Headers()
@@ -264,8 +265,7 @@ def make_plan(
         said = unmatched + said
     warnings = [*doubts(setup, reader), *setup.warnings(plan.models), *headers.warnings()] if plan.due else []
     warnings += bought_beside(setup, reader, orphans.asked)
-    behind, learned = jobs_behind(setup, plan), digests.learned
-    planned = Planned(plan=plan, behind=behind, digests=learned, warnings=warnings, said=said)
+    planned = Planned(plan=plan, behind=jobs_behind(setup, plan), warnings=warnings, said=said)
     if jobs is None:
         planned.orphans = orphans.counted()
         planned.notes += [] if plan.total else _unmatched(setup, [task_id for task_id, _ in orphans.asked])
@@ -368,7 +368,7 @@ def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Eve
     Models and prices are left to the plan where only some tasks were selected: those of the others do not matter.
     """
     found, prices, is_everything = Plan(), PriceList(setup.catalogue), setup.flags.selection.is_everything
-    for task in rehearsed(setup.manifest):
+    for task in setup.flags.counted(rehearsed(setup.manifest)):
         _check_cancelled(is_cancelled)
         known = reader.known(task.id) if is_everything else None
         if not is_everything or (known is not None and known.state is TaskState.DONE):

@@ -13,10 +13,10 @@ from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import Cancelled, Planned, make_plan
+from pipeline.app.planning import Cancelled, DigestMemory, Planned, make_plan
 from pipeline.engine.events import AttemptEnded, Event, Listener, TaskEnded
 from pipeline.errors import Conflict, ImgpipeError
 from pipeline.model import Due, Edit, Task, TaskState
@@ -47,8 +47,11 @@ async def plan_stage(
     notes, passes = list[str](), 0
     while True:
         with closing(Spool(setup.manifest.state_dir)) as free:
-            planned = await _plan_in_thread(setup, reader, jobs=jobs, spool=spool, free=free)
-            await store.remember_digests(planned.digests)
+            digests = DigestMemory(reader)
+            try:
+                planned = await _plan_in_thread(setup, reader, jobs=jobs, digests=digests, spool=spool, free=free)
+            finally:  # also of a plan that was stopped or found a mistake: 20,000 photographs take long to hash
+                await store.remember_digests(digests.learned)
             applied = await apply_free_changes(store, free)
         notes += applied.notes
         passes += 1
@@ -62,13 +65,9 @@ async def plan_stage(
     return planned
 
 
-async def _plan_in_thread(
-    setup: Setup, reader: LedgerReader, *, jobs: Collection[str] | None, spool: Spool | None, free: Spool
-) -> Planned:
+async def _plan_in_thread(setup: Setup, reader: LedgerReader, **options: Any) -> Planned:
     """Plan in a thread, so that signals are handled. It reads the ledger and writes to the spools."""
-    return await in_thread(
-        lambda is_cancelled: make_plan(setup, reader, jobs=jobs, spool=spool, free=free, is_cancelled=is_cancelled)
-    )
+    return await in_thread(lambda is_cancelled: make_plan(setup, reader, is_cancelled=is_cancelled, **options))
 
 
 async def in_thread(plan: Callable[[threading.Event], T]) -> T:

@@ -6,6 +6,7 @@ click alone: with rich, a page took five times as long to appear.
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -318,13 +319,18 @@ def compose_flags(
     force: bool = False,
     repair: bool = False,
     accept: frozenset[str] = frozenset(),
+    is_counted: bool = True,
     **others: Any,
 ) -> "Flags":
-    """Return the flags as `app` takes them; `profile` is the value of `--simulate`, None when it was not given."""
+    """Return the flags as `app` takes them; `profile` is the value of `--simulate`, None when it was not given.
+
+    `is_counted`: a terminal may show how many tasks were read.
+    """
     from pipeline.app.context import Flags
     from pipeline.model import Aspect, Edit
     from pipeline.plan.decide import Rules
     from pipeline.plan.selection import Selection
+    from pipeline.view.console import counted, is_redrawable
 
     return Flags(
         selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
@@ -337,6 +343,7 @@ def compose_flags(
         ),
         simulate=profile is not None,
         profile=profile or None,
+        counted=partial(counted, file=sys.stderr) if is_counted and is_redrawable() else iter,
         **others,
     )
 

@@ -135,7 +135,8 @@ def _run(
             from pipeline.app import context  # the lock comes before what takes long to import
             from pipeline.app import run as app
 
-            setup = change(context.prepare(path, f.compose_flags(profile=profile, **flags)), display.note)
+            composed = f.compose_flags(profile=profile, is_counted=display.is_redrawn, **flags)
+            setup = change(context.prepare(path, composed), display.note)
             summary = _driven(app.run(setup, watch=display, confirm=confirm, retry=retry, lock=lock))
     except ImgpipeError as error:
         display.log_not_run(error)
@@ -247,6 +248,11 @@ class RunDisplay:
                 self._remember(event)
 
             yield listen
+
+    @property
+    def is_redrawn(self) -> bool:
+        """Whether lines of a terminal may be drawn over."""
+        return self._mode(is_idle=False) == "rich"
 
     def _mode(self, *, is_idle: bool) -> "Mode":
         if self.is_quiet or is_idle or (self.is_json_log and self.mode == "auto"):

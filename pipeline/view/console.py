@@ -8,7 +8,10 @@ Words and commands to copy are never broken between lines; where there is no ter
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from pipeline.text import visible
 
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+T = TypeVar("T")
+
+QUIET_S: Final = 2.0  # how long reading may take before it is counted on a terminal
+COUNT_EVERY_S: Final = 0.5
 _COMMAND = re.compile(r"imgpipe (?:[^\s),;`]+ ?)+")  # up to the sign that ends its part of the sentence
 _GLUE = "\0"  # no text on a terminal has one: `visible` writes it out
 
@@ -34,6 +41,28 @@ def is_redrawable() -> bool:
     """Say whether lines may be drawn over on stderr: a terminal, not a pipe that FORCE_COLOR takes for one."""
     is_dumb = os.environ.get("TERM") in ("dumb", "unknown")
     return sys.stderr is not None and sys.stderr.isatty() and not is_dumb and not os.environ.get("NO_COLOR")
+
+
+def counted(tasks: Iterable[T], file: IO[str], clock: Callable[[], float] = time.monotonic) -> Iterator[T]:
+    """Pass tasks on and count them on a line of a terminal: hashing 20,000 photographs on a network takes minutes.
+
+    The line is gone when the stream ends, fails or is closed.
+    """
+    next_at, is_drawn = clock() + QUIET_S, False
+    try:
+        for number, task in enumerate(tasks, 1):
+            if (now := clock()) >= next_at:
+                next_at, is_drawn = now + COUNT_EVERY_S, True
+                _draw(f"\rreading tasks: {number:,} so far", file)
+            yield task
+    finally:
+        if is_drawn:
+            _draw("\r\x1b[K", file)
+
+
+def _draw(text: str, file: IO[str]) -> None:
+    with suppress(OSError):  # a terminal that closes ends nothing
+        print(text, end="", file=file, flush=True)
 
 
 def wrapped(text: str, width: int) -> str:

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from PIL import Image
 
 from pipeline.app.context import Flags, prepare
 from pipeline.app.planning import make_plan
@@ -97,3 +100,14 @@ def test_what_was_bought_for_cells_as_earlier_versions_read_them_is_not_bought_a
     (imgpipe.folder / "p.csv").write_bytes(table.replace(b"\r\n", b"\n"))  # what git makes of it
     assert imgpipe("plan", path, "--json").json["reasons"] == {}
     assert len(imgpipe.images()) == len(bought) == 4
+
+
+def test_photographs_are_not_hashed_again_after_a_plan_with_a_mistake(imgpipe: Imgpipe) -> None:
+    (imgpipe.folder / "photos").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8), {"a": "red", "b": "blue"}[name]).save(imgpipe.folder / f"photos/{name}.png")
+    rows = "each: {files: 'photos/*.png', root: photos}, images: ['{{ file.path }}']"
+    done = imgpipe("run", imgpipe.manifest(f"{{night: {{{rows}, prompt: At night, output: night}}}}"))
+    assert "have one output name" in done.err
+    with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite")) as ledger:
+        assert ledger.execute("SELECT count(*) FROM digest").fetchone() == (2,)

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.model import Artifact, Aspect, Digests, FormerReading, Known, Task, TaskState
 from pipeline.plan.decide import Rules, decide
+from pipeline.settings import FORMER_DEFAULTS
 from pipeline.store.files import FileComparison
 
 OLD = Digests("prompt", "inputs", "params", "model")
@@ -75,6 +76,19 @@ def test_an_unchanged_task_is_due_by_its_state(state: TaskState, fields: dict[st
     assert decide(task(), known(state, **fields), FakeFiles(), Rules()).reason == reason
 
 
+@pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.FAILED, TaskState.REFUSED, TaskState.UNKNOWN])
+def test_P4_an_image_of_the_present_request_is_there_whatever_was_asked_since(state: TaskState) -> None:
+    since = known(state, fingerprint="another", artifact=ARTIFACT, artifact_fingerprint="old")
+    assert decide(task(), since, FakeFiles(), Rules()).reason is None
+
+
+def test_other_metadata_of_an_input_image_is_no_difference() -> None:
+    before = known(TaskState.DONE, digests=Digests("prompt", "inputs", "params", "model", pixels="same"))
+    for pixels, reason in (("same", None), ("others", "inputs changed")):
+        asked = task(Digests("prompt", "starred", "params", "model", pixels=pixels))
+        assert decide(asked, before, FakeFiles(), Rules()).reason == reason
+
+
 def test_a_task_the_ledger_does_not_know_is_new() -> None:
     assert decide(task(), None, FakeFiles(), Rules()).reason == "new"
 
@@ -91,6 +105,13 @@ def test_a_task_the_ledger_does_not_know_is_new() -> None:
 )
 def test_a_changed_request_is_due_with_what_changed(state: TaskState, digests: Digests, reason: str) -> None:
     assert decide(task(digests), known(state), FakeFiles(), Rules()).reason == reason
+
+
+@pytest.mark.parametrize(("is_default", "reason"), [(True, None), (False, "model changed")])
+def test_only_the_default_may_follow_a_retired_model_without_a_purchase(is_default: bool, reason: str | None) -> None:
+    before = known(TaskState.DONE, digests=Digests("prompt", "inputs", "params", min(FORMER_DEFAULTS)))
+    asked = task(Digests("prompt", "inputs", "params", "newer"), is_default_model=is_default)
+    assert decide(asked, before, FakeFiles(), Rules()).reason == reason
 
 
 def test_rerun_when_leaves_other_changes_alone() -> None:

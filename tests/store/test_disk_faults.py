@@ -257,6 +257,16 @@ class ShortWrites(Disk):
         return super().write(fd, data[:7])
 
 
+async def test_D02_a_disk_that_takes_nothing_and_names_no_error_ends_the_write(bench: Bench, reopen: Reopen) -> None:
+    class Full(Disk):
+        def write(self, fd: int, data: memoryview) -> int:
+            return 0
+
+    await reopen(disk=Full())
+    with pytest.raises(StorageError, match="took no bytes"):
+        await bench.make(task(1), 1)
+
+
 async def test_short_writes_are_looped(bench: Bench, reopen: Reopen) -> None:
     """D02."""
     await reopen(disk=ShortWrites())

@@ -145,6 +145,17 @@ async def test_foreign_file_is_never_replaced(bench: Bench, reopen: Reopen, put,
         assert reader.spend().spent_microusd == 39_000
 
 
+@pytest.mark.parametrize("put", [Path.mkdir, _outside], ids=["D09-directory", "D10-link-outside"])
+async def test_what_stands_in_the_place_of_the_earlier_image_is_not_moved(bench: Bench, put) -> None:
+    old = bench.out / (await bench.make(task(1), 1)).path
+    old.unlink()
+    put(old)
+    with pytest.raises(Conflict) as caught:
+        await bench.make(task(1, prompt="a dog"), 2)
+    assert (bench.out / caught.value.kept).read_bytes() == image(2).data
+    assert not (bench.state / "superseded").exists()
+
+
 async def test_conflict_is_published_without_a_request_once_the_way_is_free(bench: Bench, reopen: Reopen) -> None:
     (bench.out / "cats").mkdir()
     (bench.out / "cats/1.png").write_bytes(b"somebody's")

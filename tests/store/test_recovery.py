@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -126,13 +127,25 @@ async def test_whole_part_is_published_at_the_reserved_price(bench: Bench, reope
         assert reader.attempts("cats/1")[0].reason == "recovered without a request"
 
 
-async def test_torn_part_is_removed(bench: Bench, reopen: Reopen) -> None:
+@pytest.mark.parametrize("make", [lambda part: part.write_bytes(image(1).data[:-9]), os.mkfifo], ids=["cut", "a fifo"])
+async def test_torn_part_is_removed(bench: Bench, reopen: Reopen, make: Callable[[Path], object]) -> None:
     attempt = await lose(bench)
     (bench.out / "cats").mkdir()
-    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data[:-9])
+    make(bench.out / "cats" / bench.part_name(attempt, image(1).sha256))
     await reopen()
     assert bench.recovery.unknown == 1
     assert files(bench.out) == {}
+
+
+async def test_S10_a_link_in_the_place_of_a_part_is_not_followed(bench: Bench, reopen: Reopen) -> None:
+    attempt = await lose(bench)
+    elsewhere = bench.root / "elsewhere.png"
+    elsewhere.write_bytes(image(1).data)
+    (bench.out / "cats").mkdir()
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="nothing was sent"):
+        await reopen()
+    assert elsewhere.read_bytes() == image(1).data
 
 
 async def test_part_of_an_unknown_attempt_is_still_published(bench: Bench, reopen: Reopen) -> None:

@@ -1,13 +1,14 @@
 """Sentences broken for a terminal."""
 
 import io
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.view.console import say, wrapped
+from pipeline.view.console import counted, say, wrapped
 
 TEXT = "2 refused: reword the prompts, or retry: imgpipe retry /srv/shop/jobs/many.yaml --refused."
 
@@ -42,3 +43,23 @@ def test_only_a_terminal_gets_line_breaks(is_terminal: bool, lines: int) -> None
     say(TEXT, console)
     assert isinstance(console.file, io.StringIO)
     assert len(console.file.getvalue().splitlines()) == lines
+
+
+def test_what_takes_longer_is_counted_on_a_line_that_goes_again(clock) -> None:
+    terminal = io.StringIO()
+
+    def rows() -> Iterator[int]:
+        for number in range(40):
+            clock.now += 0.125
+            yield number
+
+    assert list(counted(rows(), terminal, clock)) == list(range(40))
+    drawn = terminal.getvalue().split("\r")
+    assert drawn[1:3] == ["reading tasks: 16 so far", "reading tasks: 20 so far"]
+    assert drawn[-1] == "\x1b[K"
+
+
+def test_what_takes_no_time_is_not_counted(clock) -> None:
+    terminal = io.StringIO()
+    assert list(counted(range(100_000), terminal, clock)) == list(range(100_000))
+    assert terminal.getvalue() == ""
