@@ -15,6 +15,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 from dotenv import dotenv_values
 
 from pipeline.errors import InputError
+from pipeline.model import is_loopback
 from pipeline.provider.redact import bare
 from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
 
@@ -227,14 +228,6 @@ def trust_advice(environ: Mapping[str, str]) -> str:
     except OSError:  # of ssl, too
         return f"SSL_CERT_FILE is {file}, which cannot be read as certificates in PEM form"
     return "if a company's proxy is in between, SSL_CERT_FILE names its certificate"
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name can only mean this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
 
 
 def _parts(given: str) -> SplitResult:

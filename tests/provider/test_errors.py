@@ -84,6 +84,30 @@ def test_outcome_follows_the_table(status, body, fault, billed):
     assert failure.reason.startswith(f"HTTP {status}")
 
 
+GIVEN_UP = [  # what these servers sent when the simulator took longer than they wait
+    pytest.param(502, b"<html><head><title>502 Proxy Error</title></head></html>", id="apache"),
+    pytest.param(503, b"<html><head><title>503 Backend fetch failed</title></head></html>", id="varnish"),
+    pytest.param(502, b"I/O timeout", id="h2o"),
+    pytest.param(502, b'{"message":"An invalid response was received from the upstream server"}', id="kong"),
+    pytest.param(520, PAGE, id="cloudflare"),
+    pytest.param(503, b"", id="nothing"),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), GIVEN_UP)
+def test_a_gateway_that_did_not_wait_for_the_answer_may_have_cost_money(status, body):
+    failure = judged(status, body, seconds=30.1)
+    assert (failure.fault, failure.billed) == (Fault.SILENCE, MAYBE)
+    assert failure.reason.endswith(", after 30 s: a gateway did not wait for the answer")
+    assert (judged(status, body, seconds=3).fault, judged(status, body, seconds=3).billed) == (Fault.OUTAGE, NO)
+
+
+def test_an_outage_in_the_words_of_the_api_is_free_however_late_it_is_told():
+    assert judged(503, google(503, "UNAVAILABLE", "The model is overloaded."), seconds=90).billed is NO
+    assert judged(502, comet("upstream error", code="do_request_failed"), seconds=90).billed is NO
+    assert judged(521, PAGE, seconds=90).billed is NO
+
+
 def test_every_status_has_an_outcome():
     assert all(errors.outcome(status, errors.ServerError(), None) for status in range(1200))
 

@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 from pipeline.model import Answer, Billed, Failure, Fault, Reply
+from pipeline.provider import errors
 from pipeline.provider.transport import Patience
 from pipeline.settings import Kind
 from tests.provider.conftest import KEY
@@ -66,6 +67,14 @@ async def test_only_the_first_answer_of_a_run_is_first(liar, make_client, task):
     async with make_client(liar.url) as client:
         replies = [await client.send(task) for _ in range(3)]
     assert [reply.is_first for reply in replies] == [True, False, False]
+
+
+async def test_a_gateways_late_error_counts_from_when_the_request_had_left(liar, make_client, task, monkeypatch):
+    monkeypatch.setattr(errors, "PATIENT_S", 1e-9)
+    liar.says(liar.http(502, b"I/O timeout"))
+    async with make_client(liar.url) as client:
+        result = client.read(await client.send(task), task)
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
 
 
 # -- what came instead of a whole answer
