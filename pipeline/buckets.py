@@ -7,7 +7,6 @@ a BucketError has its code and status, in words of our own. Synchronous; every c
 
 import contextlib
 import hashlib
-import ipaddress
 import os
 import re
 import secrets
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from pipeline.errors import InputError, StorageError
-from pipeline.model import Artifact, BucketUrl, is_object
+from pipeline.model import Artifact, BucketUrl, is_loopback, is_object
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -195,10 +194,10 @@ class Bucket:
 
         return self._found(ask)
 
-    def start(self, path: str, size_bytes: int = 256) -> bytes:
-        """Return an object's first bytes. Raises BucketError."""
+    def start(self, path: str) -> bytes:
+        """Return an object's first bytes, as many as tell its kind. Raises BucketError."""
         with self._errors():
-            return bytes(self._store.get_range(path, start=0, length=size_bytes))
+            return bytes(self._store.get_range(path, start=0, length=256))
 
     def replace(self, path: str, data: bytes, attributes: Mapping[str, str], *, version: int) -> int:
         """Put an object in the place of one that has this version; return the new one's.
@@ -400,18 +399,11 @@ def _allows_http(url: BucketUrl, environ: Mapping[str, str]) -> bool:
     """Say whether the endpoint of the environment is this machine, without TLS. Raises InputError for another one."""
     for name in ENDPOINTS.get(url.scheme, ()):
         address = urlsplit(environ.get(name, ""))
-        if address.scheme == "http" and _is_loopback(address.hostname or ""):
+        if address.scheme == "http" and is_loopback(address.hostname or ""):
             return True
         if environ.get(name) and (address.scheme != "https" or not address.hostname):
             raise InputError(f"{name} must begin with https:// and a host; http:// is for this machine alone")
     return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Locations:

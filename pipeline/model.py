@@ -79,6 +79,16 @@ def is_object(location: str) -> bool:
     return location.partition("://")[0] in BUCKET_SCHEMES and "://" in location
 
 
+def is_loopback(host: str) -> bool:
+    """Say whether a host name can only mean this machine."""
+    import ipaddress  # 2 ms, which a run that finds the lock taken does not wait for
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
 class InputImage(msgspec.Struct, frozen=True, gc=False):
     """One input image as it was when the plan was made."""
 
@@ -253,7 +263,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...]  # lower-case names
     body: bytes | bytearray = field(repr=False)
     is_first: bool  # no answer came before it in this run
-    seconds: float  # from the first byte sent to the last byte read
+    seconds: float  # from the last byte sent to the last byte read
     hold: HeldMemory | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
 
 

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
 from pipeline.manifest.loader import Manifest, load
-from pipeline.model import Task
+from pipeline.model import Task, is_loopback
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, key_doubt, known_keys
+from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, key_doubt, known_keys
 from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings
 
 

@@ -22,7 +22,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.engine.events import RunSummary
 from pipeline.errors import Exit, InputError
-from pipeline.provider.credentials import find_proxy, is_loopback
+from pipeline.model import is_loopback
+from pipeline.provider.credentials import find_proxy
 from pipeline.settings import METRICS_SUFFIX, Notify
 from pipeline.text import count, money, usd, visible
 from pipeline.view.logs import LOGGER

@@ -197,8 +197,7 @@ def check_folder(setup: Setup, reader: LedgerReader, asked: Asked) -> None:
     if any(os.path.exists(folder / manifest.path.name) for folder in above if folder != here):  # noqa: PTH110 - below
         return  # a copy is another manifest
     for output_dir, state_dir in _earlier_places(manifest, here, above):
-        known = _known_in(state_dir, setup, asked[:COMPARED])[manifest.name]
-        if known and 2 * known >= min(COMPARED, len(asked)):
+        if _has_most(state_dir, setup, asked):
             keys = f"`output_dir: {os.path.relpath(output_dir, here)}`"
             if state_dir != output_dir / ".pipeline":
                 keys += f" and `state_dir: {os.path.relpath(state_dir, here)}`"
@@ -209,14 +208,19 @@ def check_folder(setup: Setup, reader: LedgerReader, asked: Asked) -> None:
             )
 
 
+def _has_most(state_dir: Path, setup: Setup, asked: Asked) -> bool:
+    """Say whether another ledger has most of what this manifest asks for first, under its name."""
+    known = _known_in(state_dir, setup, asked[:COMPARED])[setup.manifest.name]
+    return known > 0 and 2 * known >= min(COMPARED, len(asked))
+
+
 def bought_beside(setup: Setup, reader: LedgerReader, asked: Asked) -> Iterator[str]:
     """Say which folder beside the output directory has the images, as somebody renamed it or edited `output_dir`."""
-    manifest, place = setup.manifest, setup.manifest.output_dir
+    place = setup.manifest.output_dir
     if not asked or reader.jobs() or not isinstance(place, Path):
         return
     for state_dir in _neighbours(place):
-        known = _known_in(state_dir, setup, asked[:COMPARED])[manifest.name]
-        if known and 2 * known >= min(COMPARED, len(asked)):
+        if _has_most(state_dir, setup, asked):
             what = f"{state_dir.parent} has the images of this manifest, and they are bought again for {place}"
             yield f"{what}; to continue with them, name one of the two folders like the other"
 

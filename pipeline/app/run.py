@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, closing, con
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Final, Self
 
 from pipeline.app import consent
@@ -349,6 +349,7 @@ class Signals:
     def __init__(self, *, drain_s: float | None) -> None:
         """`drain_s` None: the process keeps its signals (a notebook, a service); stops are ordered with `stop`."""
         self._drain_s = drain_s
+        self.are_the_programs = drain_s is None
         former = {number: signal.getsignal(number) or signal.SIG_DFL for number in NUMBERS if drain_s is not None}
         self._former = {number: handler for number, handler in former.items() if handler != signal.SIG_IGN}
         self._loop = asyncio.get_running_loop()
@@ -363,9 +364,7 @@ class Signals:
         self.listen()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for number, handler in self._former.items():
             self._loop.remove_signal_handler(number)
             signal.signal(number, handler)

@@ -216,7 +216,7 @@ class Planner:
 
     def plans(self, file: ManifestFile, *, damaged: Collection[str]) -> dict[str, JobPlan]:
         """Plan every job. `damaged` jobs had problems before: what they lack may have been cut out."""
-        self._upstream = _upstreams(file.jobs)
+        self._upstream = upstreams(file.jobs)
         self._axes = {name: _keys(job) for name, job in file.jobs.items() if name not in damaged}
         defaults = {"output": ((), None)} | _written(file.defaults, ("defaults",))
         return {name: self._plan(name, job, defaults, name in damaged) for name, job in file.jobs.items()}
@@ -327,7 +327,7 @@ class Planner:
 
 def stages_of(jobs: Mapping[str, Job], problems: Problems) -> tuple[tuple[str, ...], ...]:
     """Return job names in stages, upstream first; what is wrong with `each: {job: ...}` is added to `problems`."""
-    upstream, is_sound = _upstreams(jobs), True
+    upstream, is_sound = upstreams(jobs), True
     for name, wanted in upstream.items():
         chain = [*upstream_of(name, upstream)]
         if wanted in jobs and name not in chain:
@@ -345,7 +345,8 @@ def stages_of(jobs: Mapping[str, Job], problems: Problems) -> tuple[tuple[str, .
     return tuple(tuple(name for name in jobs if depth[name] == level) for level in levels)
 
 
-def _upstreams(jobs: Mapping[str, Job]) -> dict[str, str]:
+def upstreams(jobs: "Mapping[str, Job | JobPlan]") -> dict[str, str]:
+    """Return the jobs that take another one's images -> that job."""
     return {name: job.each.job for name, job in jobs.items() if job.each is not None and job.each.job is not None}
 
 

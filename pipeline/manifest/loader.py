@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import location
-from pipeline.manifest.jobs import Combinations, JobPlan, Planner, stages_of
+from pipeline.manifest.jobs import Combinations, JobPlan, Planner, stages_of, upstreams
 from pipeline.manifest.location import Place
 from pipeline.manifest.outputs import DeliveryRecipe, recipes_of
 from pipeline.manifest.problems import BadValue, Problems
@@ -117,7 +117,7 @@ class Manifest:
     @property
     def upstream(self) -> Mapping[str, str]:
         """Jobs that take another one's images -> that job."""
-        return {name: plan.each.job for name, plan in self.jobs.items() if plan.each and plan.each.job is not None}
+        return upstreams(self.jobs)
 
     def context_of(self, task: Task) -> Context:
         """Return what a template may say of a task; a file of the source by what its row holds."""

@@ -186,7 +186,7 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
         return differing
     if differing == [Aspect.MODEL] and task.is_default_model and known.digests.model in FORMER_DEFAULTS:
         return []  # nobody changed it: the default was retired, and its images are not bought again
-    return differing or [Aspect.PARAMS]
+    return differing
 
 
 def as_formerly_read(task: Task) -> Iterator[Task]:

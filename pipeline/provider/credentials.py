@@ -15,6 +15,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 from dotenv import dotenv_values
 
 from pipeline.errors import InputError
+from pipeline.model import is_loopback
 from pipeline.provider.redact import bare
 from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
 
@@ -185,7 +186,7 @@ def find_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
     names = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
     name = next((name for name in names if environ.get(name)), None)
     excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if parts.scheme != "https" or is_loopback(parts.hostname or "") or name is None:
+    if is_loopback(parts.hostname or "") or name is None:  # no other address is http
         return None
     return None if _is_excluded(parts, excluded) else _read_proxy(name, environ[name])
 
@@ -227,14 +228,6 @@ def trust_advice(environ: Mapping[str, str]) -> str:
     except OSError:  # of ssl, too
         return f"SSL_CERT_FILE is {file}, which cannot be read as certificates in PEM form"
     return "if a company's proxy is in between, SSL_CERT_FILE names its certificate"
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name can only mean this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
 
 
 def _parts(given: str) -> SplitResult:

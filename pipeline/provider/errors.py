@@ -95,6 +95,9 @@ _NO_SUCH_PATH = _any(
 
 
 LONG_DELAY_S = 300.0
+PATIENT_S = 10.0  # no gateway gives up waiting sooner, and few outages take as long to be told
+_OUTAGES = frozenset({500, 502, 503, 520})
+_NOT_REACHED = frozenset({521, 522, 523, 525, 526, 529, 530})  # Cloudflare did not reach the server; 529: overloaded
 _PARSED_BYTES = 2**20  # of an error body; no honest one is longer
 _CALLERS_CODES = frozenset({"invalid_request", "convert_request_failed"})
 _CREDIT_CODES = frozenset({"insufficient_user_quota", "pre_consume_token_quota_failed", "insufficient_quota"})
@@ -199,14 +202,18 @@ class ServerError:
         return self.is_page or is_of_no_api or _NO_SUCH_PATH.search(self.message) is not None
 
 
-def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first: bool = False) -> tuple[Fault, Billed]:
+def outcome(
+    status: int, error: ServerError, delay_s: float | None, *, is_first: bool = False, seconds: float = 0.0
+) -> tuple[Fault, Billed]:
     """Name what a status other than success means, and whether it may have cost money.
 
-    is_first: no answer came before it in this run.
+    is_first: no answer came before it in this run. seconds: that the server took to answer.
     """
     if 300 <= status < 400 or status == 407:
         return Fault.ADDRESS, Billed.NO
     if status in (408, 504, 524) or (status, error.status) == (499, "CANCELLED"):  # Google's own, under load
+        return Fault.SILENCE, Billed.MAYBE
+    if is_given_up(status, error, seconds):
         return Fault.SILENCE, Billed.MAYBE
     if (fault := _account_fault(status, error, delay_s, is_first=is_first)) is not None:
         return fault, Billed.NO
@@ -214,6 +221,15 @@ def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first:
         return Fault.REFUSED, Billed.YES
     fault = _status_fault(status, error, delay_s, is_first=is_first)
     return fault, Billed.MAYBE if fault is Fault.OTHER else Billed.NO
+
+
+def is_given_up(status: int, error: ServerError, seconds: float) -> bool:
+    """Whether a gateway says by an outage's status that it did not wait for the answer: late, and in no API's words.
+
+    Not all of them say 504. Measured: 502 of Apache (ProxyTimeout) and of h2o ("I/O timeout"), 503 of Varnish. Fastly's
+    503 comes after 15 s, Heroku's after 30 s (https://devcenter.heroku.com/articles/request-timeout).
+    """
+    return status in _OUTAGES and seconds >= PATIENT_S and not error.names
 
 
 def _account_fault(status: int, error: ServerError, delay_s: float | None, *, is_first: bool) -> Fault | None:
@@ -247,7 +263,7 @@ def _status_fault(status: int, error: ServerError, delay_s: float | None, *, is_
             return Fault.THROTTLED
         case 500 if error.code in _CALLERS_CODES:
             return Fault.BAD_REQUEST
-        case 500 | 502 | 503 | 520 | 521 | 522 | 523 | 525 | 526 | 529 | 530:  # Cloudflare did not reach the server
+        case _ if status in _OUTAGES or status in _NOT_REACHED:
             return Fault.OUTAGE
         case _ if 400 <= status < 500:
             return Fault.BAD_REQUEST
@@ -261,26 +277,29 @@ def is_closed_account(name: str) -> bool:
 
 
 def failure_of_answer(
-    status: int, headers: Headers, error: ServerError, *, redactor: Redactor, now: datetime, is_first: bool = False
+    status: int,
+    headers: Headers,
+    error: ServerError,
+    *,
+    redactor: Redactor,
+    now: datetime,
+    is_first: bool = False,
+    seconds: float = 0.0,
 ) -> Failure:
     """Turn an error answer into a `Failure`, with the delay the server named and its request id.
 
     status: of the answer, or of the error inside a 200. now: for dates when the answer carries none. is_first: no
-    answer came before it in this run.
+    answer came before it in this run. seconds: that the server took to answer.
     """
     says_later = status in (408, 429) or status >= 500  # else its words may be those of a prompt
     delay_s = delay(headers, error.details, error.message if says_later else "", now=now)
-    fault, billed = outcome(status, error, delay_s, is_first=is_first)
+    fault, billed = outcome(status, error, delay_s, is_first=is_first, seconds=seconds)
     if fault in _NOT_ENDED_BY_WAITING:
         delay_s = None
     if fault is Fault.QUOTA and error.is_per_day:
         there = server_time(headers, now)
         delay_s = max(delay_s or 0.0, (next_midnight(there, quota_zone()) - there).total_seconds())
-    if 300 <= status < 400:
-        target = next((value for name, value in headers if name == "location"), "nowhere")
-        error = replace(error, message=f"a redirect to {target}, not followed; is base_url right?")
-    if fault is Fault.ADDRESS and not 300 <= status < 400 and status != 407:
-        error = replace(error, message=f"{error.message or 'no such path'}; is base_url right?")
+    error = replace(error, message=_message_of(status, headers, error, fault, seconds))
     named = error.code if error.code and not error.code.isdecimal() else error.status
     if fault is Fault.REFUSED:
         named = error.refusal or named
@@ -293,6 +312,18 @@ def failure_of_answer(
         request_id=request_id(headers, redactor, error.message),
         hint_s=delay_s,
     )
+
+
+def _message_of(status: int, headers: Headers, error: ServerError, fault: Fault, seconds: float) -> str:
+    """Return what an error says, and what to do where it does not say it."""
+    if 300 <= status < 400:
+        target = next((value for name, value in headers if name == "location"), "nowhere")
+        return f"a redirect to {target}, not followed; is base_url right?"
+    if fault is Fault.ADDRESS and status != 407:
+        return f"{error.message or 'no such path'}; is base_url right?"
+    if is_given_up(status, error, seconds):
+        return f"{error.message or 'no words'}, after {seconds:.0f} s: a gateway did not wait for the answer"
+    return error.message
 
 
 _NOT_ENDED_BY_WAITING = frozenset({Fault.ACCOUNT, Fault.UPSTREAM_ACCOUNT, Fault.REFUSED, Fault.ADDRESS})

@@ -225,7 +225,13 @@ class _Reading:
     def _error_answer(self, status: int, error: errors.ServerError) -> Failure:
         redactor, reply = self.reader.redactor, self.reply
         failure = errors.failure_of_answer(
-            status, reply.headers, error, redactor=redactor, now=self.reader.clock(), is_first=reply.is_first
+            status,
+            reply.headers,
+            error,
+            redactor=redactor,
+            now=self.reader.clock(),
+            is_first=reply.is_first,
+            seconds=reply.seconds,
         )
         failure = replace(failure, usage=_usage(reply, self.facts))  # which an error inside a 200 may account for
         if failure.fault is not Fault.OTHER:

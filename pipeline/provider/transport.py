@@ -54,6 +54,7 @@ class _Progress:
     proxy: str
     unsent_bytes: int
     let_go: Callable[[], None]  # of the request, once it has left
+    sent_at: float | None = None  # when all of the request had left; monotonic
     is_traced: bool = False
     has_connected: bool = False
     status: int | None = None
@@ -76,6 +77,7 @@ class _Progress:
         """Count bytes of the request that left."""
         self.unsent_bytes -= size_bytes
         if self.unsent_bytes <= 0:
+            self.sent_at = time.monotonic()
             self.let_go()
 
 
@@ -145,7 +147,6 @@ class Transport:
         """
         proxy = "" if self._proxy is None else self._proxy.url
         progress = _Progress(urlsplit(url).netloc, proxy, payload.getbuffer().nbytes, _letting_go(payload, share))
-        started = time.monotonic()
         deadline = ResponseTimeout(
             self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes
         )
@@ -163,7 +164,7 @@ class Transport:
             headers=progress.headers,
             body=chunks[0] if len(chunks) == 1 else b"".join(chunks),
             is_first=is_first,
-            seconds=time.monotonic() - started,
+            seconds=0.0 if progress.sent_at is None else time.monotonic() - progress.sent_at,
             hold=share,
         )
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import PurePath
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 from pipeline import __version__
@@ -72,9 +71,7 @@ class LocalSender:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         self._readers.shutdown(wait=False)
         self._checker.close()
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from aiohttp import web
 
@@ -59,9 +58,7 @@ class Simulator:
             self._close = stack.pop_all().aclose
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self._close()
 
     async def _listen(self, runner: web.AppRunner) -> None:

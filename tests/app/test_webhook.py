@@ -108,11 +108,11 @@ async def test_the_proxy_of_requests_is_that_of_a_webhook_too(monkeypatch: pytes
 
 
 async def test_a_proxy_that_cannot_be_used_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:word@127.0.0.1:1080")
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:hush@127.0.0.1:1080")
     warning = await post("https://hooks.example/token-1234", {}, timeout_s=5)
     assert warning is not None
     assert warning.startswith("notify: the webhook at hooks.example was not reached: HTTPS_PROXY is not an http")
-    assert "word" not in warning
+    assert "hush" not in warning
 
 
 @pytest.mark.parametrize(

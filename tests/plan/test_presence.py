@@ -1,5 +1,6 @@
 """What the output directory tells a plan."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import pytest
 
 from pipeline.model import Artifact
 from pipeline.plan.decide import Files
-from pipeline.store.files import Disk, FileComparison, Tree
+from pipeline.store.files import Disk, FileComparison, Tree, comparison_of
 from pipeline.store.integrity import compare_files
 
 
@@ -25,6 +26,14 @@ def test_a_file_with_the_bytes_of_a_part_beside_it_is_half_published(tmp_path: P
     assert files.is_half_published("mugs/red.png")
     assert not files.is_half_published("mugs/blue.png")
     assert not files.is_half_published("gone/red.png")
+
+
+def test_a_second_link_to_its_own_image_is_not_in_the_way(tmp_path: Path) -> None:
+    for name in ("old", "other"):
+        (tmp_path / f"{name}.png").write_bytes(b"image")
+    (tmp_path / "new.png").hardlink_to(tmp_path / "old.png")  # a move that was killed
+    files = Files(tmp_path)
+    assert [files.in_the_way("new", own) for own in ("old.png", "other.png", None)] == [None, "new.png", "new.png"]
 
 
 def test_a_folder_of_somebody_else_is_a_barrier_for_what_is_below_it(
@@ -86,10 +95,17 @@ def test_P4_P6_a_plan_and_a_start_compare_files_alike(
     path.parent.mkdir()
     make(path)
     mtime_ns = path.lstat().st_mtime_ns if expected is FileComparison.SAME else 10**18
-    artifact = _artifact("a/x.png", b"image", mtime_ns)
+    is_file = path.is_file() or not os.path.lexists(path)
+    artifact = _artifact("a/x.png", b"image" if is_file else bytes(path.lstat().st_size), mtime_ns)
     outputs = Tree(tmp_path, Disk(), warn=lambda _: None)
     try:
         ((_, _, found),) = compare_files(outputs, [(None, artifact)])
     finally:
         outputs.close()
     assert found is Files(tmp_path).compare(artifact) is expected
+
+
+def test_a_file_that_may_not_be_read_is_changed_and_a_dead_disk_says_nothing_of_it() -> None:
+    assert comparison_of(PermissionError(errno.EACCES, "denied")) is FileComparison.CHANGED
+    with pytest.raises(OSError, match="dead"):
+        comparison_of(OSError(errno.EIO, "dead"))

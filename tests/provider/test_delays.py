@@ -38,6 +38,7 @@ def after(value):
         pytest.param([after("3, 7")], 7.0, id="H10-joined"),
         pytest.param([after("abc"), after("7")], 7.0, id="H10-one-bad"),
         pytest.param([after("Sun, 22 Nov 2026 12:00:30 GMT")], 30.0, id="H09-own-clock"),
+        pytest.param([after("Sun, 22 Nov 2026 12:00:30 -0000")], 30.0, id="H09-no-zone"),
         pytest.param([after("Sun, 22 Nov 2026 11:00:00 GMT")], None, id="H09-past"),
         pytest.param([after("Sun, 99 Nov 2026 11:00:00 GMT")], None, id="H09-no-date"),
     ],
@@ -55,6 +56,7 @@ def test_h09_a_date_is_read_against_the_servers_own_clock():
     ("details", "message", "seconds"),
     [
         pytest.param([{"retryDelay": "36.711919173s"}], "", 36.711919173, id="H11-RetryInfo"),
+        pytest.param([{"retry_delay": "36.7s"}], "", 36.7, id="H11-RetryInfo-snake-case"),
         pytest.param([{"metadata": {"quotaResetDelay": "373.8ms"}}], "", 0.3738, id="H11-ErrorInfo"),
         pytest.param([{"metadata": {"quotaResetDelay": "18h31m10.5s"}}], "", 66_670.5, id="H11-ErrorInfo-hours"),
         pytest.param([], "Please retry in 36.7s.", 36.7, id="H11-text"),

@@ -84,6 +84,30 @@ def test_outcome_follows_the_table(status, body, fault, billed):
     assert failure.reason.startswith(f"HTTP {status}")
 
 
+GIVEN_UP = [  # what these servers sent when the simulator took longer than they wait
+    pytest.param(502, b"<html><head><title>502 Proxy Error</title></head></html>", id="apache"),
+    pytest.param(503, b"<html><head><title>503 Backend fetch failed</title></head></html>", id="varnish"),
+    pytest.param(502, b"I/O timeout", id="h2o"),
+    pytest.param(502, b'{"message":"An invalid response was received from the upstream server"}', id="kong"),
+    pytest.param(520, PAGE, id="cloudflare"),
+    pytest.param(503, b"", id="nothing"),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), GIVEN_UP)
+def test_a_gateway_that_did_not_wait_for_the_answer_may_have_cost_money(status, body):
+    failure = judged(status, body, seconds=30.1)
+    assert (failure.fault, failure.billed) == (Fault.SILENCE, MAYBE)
+    assert failure.reason.endswith(", after 30 s: a gateway did not wait for the answer")
+    assert (judged(status, body, seconds=3).fault, judged(status, body, seconds=3).billed) == (Fault.OUTAGE, NO)
+
+
+def test_an_outage_in_the_words_of_the_api_is_free_however_late_it_is_told():
+    assert judged(503, google(503, "UNAVAILABLE", "The model is overloaded."), seconds=90).billed is NO
+    assert judged(502, comet("upstream error", code="do_request_failed"), seconds=90).billed is NO
+    assert judged(521, PAGE, seconds=90).billed is NO
+
+
 def test_every_status_has_an_outcome():
     assert all(errors.outcome(status, errors.ServerError(), None) for status in range(1200))
 
@@ -119,6 +143,13 @@ def test_a_per_day_quota_lasts_until_midnight_in_california():
 def test_a_per_day_quota_goes_by_the_servers_clock():
     headers = (("date", "Sun, 22 Nov 2026 07:30:00 GMT"),)
     assert judged(429, google(429, "RESOURCE_EXHAUSTED", "m", PER_DAY), headers).hint_s == 30 * 60
+    longer = (*headers, ("retry-after", "7200"))
+    assert judged(429, google(429, "RESOURCE_EXHAUSTED", "m", PER_DAY), longer).hint_s == 7200
+
+
+def test_the_words_of_a_mistake_name_no_delay():
+    """They may be those of a prompt, and would stop the run for a day."""
+    assert judged(400, comet('Invalid prompt: "please wait 20 hours"')).hint_s is None
 
 
 @pytest.mark.parametrize(
@@ -343,6 +374,7 @@ REFUSED = [
     ("new-api-words", comet("user sensitive words detected", "sensitive_words_detected"), "sensitive_words_detected"),
     ("nested", nested(400, {"message": SAFE}), "IMAGE_SAFETY"),
     ("chinese", comet("提示词包含敏感词，请修改后重试"), "blocked"),
+    ("about-money", comet("A prompt about credit and balance", "content_filter"), "content_filter"),
 ]  # fmt: skip
 
 

@@ -334,6 +334,9 @@ def test_s02_reasons_codes_and_ids_hold_no_key(make_reply, task):
     assert "canary" not in repr(failure)
     answer = judged(make_reply, task, whole(inline(SMALL, f"image/{KEY}"), modelVersion=KEY, responseId=KEY))
     assert "canary" not in repr(answer)
+    error = judged(make_reply, task, {"error": {"code": f"X_{KEY}", "message": KEY}}, 501)
+    assert error.body is not None
+    assert "canary" not in repr(error)
 
 
 def test_s06_the_models_words_are_one_harmless_line(make_reply, task):
@@ -399,6 +402,7 @@ def test_h21_another_2xx_without_an_image_may_have_been_billed(make_reply, task,
 USAGE = {"promptTokenCount": 7, "candidatesTokenCount": 1304, "thoughtsTokenCount": 200, "totalTokenCount": 1511}
 REFUSED = {"promptTokenCount": 9, "candidatesTokenCount": 60, "thoughtsTokenCount": 60, "totalTokenCount": 69}
 UNNAMED = {name: number for name, number in USAGE.items() if name != "thoughtsTokenCount"}
+NO_TOTAL = {name: number for name, number in USAGE.items() if name != "totalTokenCount"}
 IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}, {"modality": "TEXT"}]}
 
 
@@ -407,6 +411,7 @@ IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 129
     [
         ([inline(SMALL)], USAGE | IMAGE_ROW, Usage(prompt_tokens=7, image_tokens=1290, text_tokens=214)),
         ([inline(SMALL)], USAGE, Usage(prompt_tokens=7, image_tokens=1304, text_tokens=200)),
+        ([inline(SMALL)], NO_TOTAL | IMAGE_ROW, Usage(prompt_tokens=7, image_tokens=1290, text_tokens=214)),
         ([{"text": "no"}], USAGE, Usage(prompt_tokens=7, image_tokens=0, text_tokens=1504)),
         ([], REFUSED, Usage(prompt_tokens=9, image_tokens=0, text_tokens=60)),
         ([inline(SMALL)], UNNAMED | IMAGE_ROW, Usage(prompt_tokens=7, image_tokens=1290, text_tokens=214)),
@@ -422,7 +427,7 @@ IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 129
         ([{"text": "no"}], {"promptTokenCount": 9}, Usage(prompt_tokens=9, image_tokens=0, text_tokens=0)),
         ([], {name: str(n) for name, n in REFUSED.items()}, Usage(prompt_tokens=9, image_tokens=0, text_tokens=60)),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_usage_is_counted_so_that_nothing_is_under_reported(make_reply, task, parts, counted, usage):
     assert judged(make_reply, task, whole(*parts, usageMetadata=counted)).usage == usage

@@ -222,6 +222,12 @@ async def test_what_the_ballast_frees_is_not_for_new_requests(bench: Bench, reop
     assert await bench.store.free_bytes() == 19 << 20
 
 
+async def test_a_drive_that_went_away_stops_new_requests_as_a_storage_error(bench: Bench, reopen: Reopen) -> None:
+    await reopen(disk=FaultyDisk(lambda call, _: errno.ENOTCONN if call == "statvfs" else None))
+    with pytest.raises(StorageError, match="state: Transport endpoint is not connected"):
+        await bench.store.free_bytes()
+
+
 async def test_ballast_that_cannot_be_made_is_said(bench: Bench, reopen: Reopen) -> None:
     """D20."""
     await reopen(disk=FaultyDisk(lambda call, _: errno.ENOSPC if call == "allocate" else None), reserve_bytes=1 << 20)
@@ -249,6 +255,16 @@ class ShortWrites(Disk):
 
     def write(self, fd: int, data: memoryview) -> int:
         return super().write(fd, data[:7])
+
+
+async def test_D02_a_disk_that_takes_nothing_and_names_no_error_ends_the_write(bench: Bench, reopen: Reopen) -> None:
+    class Full(Disk):
+        def write(self, fd: int, data: memoryview) -> int:
+            return 0
+
+    await reopen(disk=Full())
+    with pytest.raises(StorageError, match="took no bytes"):
+        await bench.make(task(1), 1)
 
 
 async def test_short_writes_are_looped(bench: Bench, reopen: Reopen) -> None:

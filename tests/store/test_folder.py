@@ -65,6 +65,15 @@ async def test_own_older_image_moves_to_superseded(bench: Bench, suffix: str) ->
     assert files(bench.state / "superseded") == {"1-1.png": image(1).data}
 
 
+async def test_P6_what_has_the_name_in_superseded_stays_there(bench: Bench) -> None:
+    await bench.make(task(1), 1)
+    theirs = b"x" * len(image(1).data)
+    (bench.state / "superseded").mkdir()
+    (bench.state / "superseded/1-1.png").write_bytes(theirs)
+    await bench.make(task(1, prompt="a dog"), 2)
+    assert files(bench.state / "superseded") == {"1-1.png": theirs, "1.2-1.png": image(1).data}
+
+
 async def test_superseding_works_across_file_systems(bench: Bench, reopen: Reopen) -> None:
     def no_link_into_state(call: str, place: Path) -> int | None:
         return errno.EXDEV if call == "link" and place.is_relative_to(bench.state) else None
@@ -145,17 +154,30 @@ async def test_foreign_file_is_never_replaced(bench: Bench, reopen: Reopen, put,
         assert reader.spend().spent_microusd == 39_000
 
 
+@pytest.mark.parametrize("put", [Path.mkdir, _outside], ids=["D09-directory", "D10-link-outside"])
+async def test_what_stands_in_the_place_of_the_earlier_image_is_not_moved(bench: Bench, put) -> None:
+    old = bench.out / (await bench.make(task(1), 1)).path
+    old.unlink()
+    put(old)
+    with pytest.raises(Conflict) as caught:
+        await bench.make(task(1, prompt="a dog"), 2)
+    assert (bench.out / caught.value.kept).read_bytes() == image(2).data
+    assert not (bench.state / "superseded").exists()
+
+
 async def test_conflict_is_published_without_a_request_once_the_way_is_free(bench: Bench, reopen: Reopen) -> None:
     (bench.out / "cats").mkdir()
     (bench.out / "cats/1.png").write_bytes(b"somebody's")
     with pytest.raises(Conflict):
-        await bench.make(task(1), 1)
+        await bench.make(task(1), 1, cost=31_200)
     await reopen()
     assert any(note.startswith("cats/1: ") for note in bench.recovery.notes)
     (bench.out / "cats/1.png").unlink()
     await reopen()
     assert bench.recovery.recovered == 1
     assert files(bench.out) == {"cats/1.png": image(1).data}
+    with bench.reader() as reader:
+        assert reader.spend().spent_microusd == 31_200  # as it was settled
 
 
 @pytest.mark.parametrize("name", ["cats/1", "cats/deep/1"], ids=["D11-parent", "D11-grandparent"])

@@ -72,6 +72,21 @@ def test_damaged_ledger_is_left_as_it_is(used: Path, damage) -> None:
 
 
 @pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM meta",
+        "UPDATE task SET made = 'another'",
+        "UPDATE attempt SET cost_microusd = -1",
+    ],
+)
+def test_a_ledger_that_contradicts_itself_is_damaged(used: Path, harm: str) -> None:
+    with closing(sqlite3.connect(used / "state/ledger.sqlite", isolation_level=None)) as connection:
+        connection.executescript(f"PRAGMA ignore_check_constraints = 1; {harm}")
+    with pytest.raises(LedgerError, match="is damaged"):
+        open_resources(settings(used))
+
+
+@pytest.mark.parametrize(
     ("pragma", "text"),
     [("application_id = 7", "belongs to another program"), ("user_version = 99", "newer imgpipe")],
     ids=["L06-foreign", "L06-newer"],
@@ -338,6 +353,8 @@ def test_r34_migration_that_fails_changes_nothing(used: Path) -> None:
         migrate(state, len(MIGRATIONS), migrations=newer)
     state.close()
     assert check(used / "state/ledger.sqlite") == len(MIGRATIONS)
+    with closing(sqlite3.connect(used / "state/ledger.sqlite", isolation_level=None)) as connection:
+        assert "host" not in [name for _, name, *_ in connection.execute("PRAGMA table_info(run)")]
 
 
 async def test_play_money_and_real_money_never_share_a_ledger(bench: Bench) -> None:

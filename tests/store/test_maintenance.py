@@ -45,6 +45,23 @@ async def test_only_done_tasks_are_accepted(bench: Bench) -> None:
     assert await bench.store.maintain(partial(Maintenance.accept, tasks=[task(1, prompt="a CAT")])) == 0
 
 
+@pytest.mark.parametrize(
+    ("settled", "is_billed", "state", "unknowns"),
+    [(1, False, TaskState.PENDING, 0), (1, True, TaskState.FAILED, 0), (0, True, TaskState.UNKNOWN, 1)],
+    ids=["present-free", "present-billed", "earlier-billed"],
+)
+async def test_what_is_settled_says_nothing_of_another_request(
+    bench: Bench, settled: int, is_billed: bool, state: TaskState, unknowns: int
+) -> None:
+    silence = Failure(fault=Fault.SILENCE, billed=Billed.MAYBE, reason="no answer")
+    asked = [await fail(bench, silence, TaskState.UNKNOWN, prompt=prompt) for prompt in ("a cat", "a dog")]
+    await bench.store.maintain(partial(Maintenance.settle, attempts=[asked[settled]], is_billed=is_billed))
+    with bench.reader() as reader:
+        known = reader.known("cats/1")
+    assert known is not None
+    assert (known.state, known.unknowns) == (state, unknowns)
+
+
 def read_as_before(prompt: str) -> Task:
     """The request that was `prompt` to an earlier version."""
     before = task(1, prompt=prompt)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,9 @@ def test_killed_in_recovery_the_next_one_finishes(quick_path: Path, point: str) 
     assert (again.recovered, again.unknown) == (0, 0)
 
 
-async def lose(bench: Bench, number: int = 1) -> int:
+async def lose(bench: Bench, number: int = 1, *, prompt: str = "a cat") -> int:
     """Write an attempt down and forget it, as a dead process does; return its number."""
-    intent = await bench.store.begin(task(number), run=bench.run, reserved_microusd=PRICE)
+    intent = await bench.store.begin(task(number, prompt=prompt), run=bench.run, reserved_microusd=PRICE)
     return intent.id
 
 
@@ -126,13 +127,25 @@ async def test_whole_part_is_published_at_the_reserved_price(bench: Bench, reope
         assert reader.attempts("cats/1")[0].reason == "recovered without a request"
 
 
-async def test_torn_part_is_removed(bench: Bench, reopen: Reopen) -> None:
+@pytest.mark.parametrize("make", [lambda part: part.write_bytes(image(1).data[:-9]), os.mkfifo], ids=["cut", "a fifo"])
+async def test_torn_part_is_removed(bench: Bench, reopen: Reopen, make: Callable[[Path], object]) -> None:
     attempt = await lose(bench)
     (bench.out / "cats").mkdir()
-    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data[:-9])
+    make(bench.out / "cats" / bench.part_name(attempt, image(1).sha256))
     await reopen()
     assert bench.recovery.unknown == 1
     assert files(bench.out) == {}
+
+
+async def test_S10_a_link_in_the_place_of_a_part_is_not_followed(bench: Bench, reopen: Reopen) -> None:
+    attempt = await lose(bench)
+    elsewhere = bench.root / "elsewhere.png"
+    elsewhere.write_bytes(image(1).data)
+    (bench.out / "cats").mkdir()
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="nothing was sent"):
+        await reopen()
+    assert elsewhere.read_bytes() == image(1).data
 
 
 async def test_part_of_an_unknown_attempt_is_still_published(bench: Bench, reopen: Reopen) -> None:
@@ -238,7 +251,10 @@ async def test_part_in_an_earlier_output_directory_is_published_in_the_new_one(b
     assert files(bench.out) == {}
 
 
-async def test_image_that_lost_its_part_to_a_rename_is_adopted(bench: Bench, reopen: Reopen) -> None:
+@pytest.mark.parametrize(("is_replaced", "found"), [(False, (1, 0, 1)), (True, (0, 1, 0))], ids=["ours", "somebody's"])
+async def test_image_that_lost_its_part_to_a_rename_is_adopted(
+    bench: Bench, reopen: Reopen, is_replaced: bool, found: tuple[int, int, int]
+) -> None:
     """L10, D15: no hard links; killed between the rename and the ledger."""
 
     def dies_after_rename(call: str, place: Path) -> int | None:
@@ -250,8 +266,10 @@ async def test_image_that_lost_its_part_to_a_rename_is_adopted(bench: Bench, reo
     with pytest.raises(Killed):
         await bench.make(task(1), 1)
     assert files(bench.out) == {"cats/1.png": image(1).data}
+    if is_replaced:
+        (bench.out / "cats/1.png").write_bytes(image(2).data)
     await reopen()
-    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == (1, 0, 1)
+    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == found
 
 
 async def test_both_names_of_an_image_may_look_like_two_files(bench: Bench, reopen: Reopen) -> None:
@@ -269,14 +287,33 @@ class Killed(Exception):  # noqa: N818 - an event, not an error
     """SIGKILL, as far as one process can pretend."""
 
 
+def full(bench: Bench) -> FaultyDisk:
+    return FaultyDisk(lambda call, place: errno.ENOSPC if call == "write" and bench.out in place.parents else None)
+
+
 async def test_images_kept_in_rejected_are_published(bench: Bench, reopen: Reopen) -> None:
-    await reopen(disk=FaultyDisk(lambda call, place: 28 if call == "write" and bench.out in place.parents else None))
+    await reopen(disk=full(bench))
     with pytest.raises(StorageError, match=r"published by the next run, without a request"):
         await bench.make(task(1), 1)
     await reopen()
     assert (bench.recovery.recovered, bench.recovery.unknown) == (1, 0)
     assert files(bench.out) == {"cats/1.png": image(1).data}
     assert list(list_rejected(bench.state)) == []
+
+
+@pytest.mark.parametrize("what", ["torn", "of another request"])
+async def test_what_is_kept_and_not_the_image_that_is_asked_for_stays(bench: Bench, reopen: Reopen, what: str) -> None:
+    await reopen(disk=full(bench))
+    with pytest.raises(StorageError):
+        await bench.make(task(1), 1)
+    (kept,) = list_rejected(bench.state)
+    if what == "torn":
+        kept.path.write_bytes(image(1).data[:-9])
+    else:
+        await lose(bench, prompt="a dog")
+    await reopen()
+    assert (bench.recovery.recovered, files(bench.out)) == (0, {})
+    assert [each.name for each in list_rejected(bench.state)] == [kept.name]
 
 
 async def test_bodies_without_an_image_stay_for_people(bench: Bench, reopen: Reopen) -> None:
