@@ -48,6 +48,14 @@ async def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
     assert modes == {path: mode if is_fixed else mode & ~mask for path, (mode, is_fixed) in MODES.items()}
 
 
+async def test_a_state_directory_that_others_can_write_to_is_told(bench: Bench, reopen: Reopen) -> None:
+    await reopen()
+    assert bench.warnings == []
+    bench.state.chmod(0o777)
+    await reopen()
+    assert any(f"chmod go-w {bench.state}" in text for text in bench.warnings)
+
+
 MODES = {
     "out": (0o777, False),
     "out/cats": (0o777, False),

@@ -227,6 +227,9 @@ async def test_second_image_of_a_task_goes_to_rejected_with_its_attempt(bench: B
     assert kept == {f"{bench.store.ledger_id}-{attempt}-{image(1).sha256}.png": image(1).data}
     with bench.reader() as reader:
         assert (reader.unknowns(), reader.spend().spent_microusd) == ([], 2 * PRICE)
+        known = reader.known("cats/1")
+    assert known is not None
+    assert known.unknowns == 0
     await reopen()
     assert (bench.recovery.recovered, files(bench.out)) == (0, {"cats/1.png": image(2).data})
 
