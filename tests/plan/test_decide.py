@@ -107,11 +107,14 @@ def test_a_changed_request_is_due_with_what_changed(state: TaskState, digests: D
     assert decide(task(digests), known(state), FakeFiles(), Rules()).reason == reason
 
 
-@pytest.mark.parametrize(("is_default", "reason"), [(True, None), (False, "model changed")])
-def test_only_the_default_may_follow_a_retired_model_without_a_purchase(is_default: bool, reason: str | None) -> None:
+@pytest.mark.parametrize("is_default", [True, False])
+def test_only_the_default_may_follow_a_retired_model_without_a_purchase(is_default: bool) -> None:
     before = known(TaskState.DONE, digests=Digests("prompt", "inputs", "params", min(FORMER_DEFAULTS)))
-    asked = task(Digests("prompt", "inputs", "params", "newer"), is_default_model=is_default)
-    assert decide(asked, before, FakeFiles(), Rules()).reason == reason
+    digests = Digests("prompt", "inputs", "params", "newer")
+    former = FormerReading(row="a", fields={}, fingerprint="former", digests=digests)
+    read_otherwise = task(Digests("PROMPT", "inputs", "params", "newer"), is_default_model=is_default, former=former)
+    for asked in (task(digests, is_default_model=is_default), read_otherwise):
+        assert (decide(asked, before, FakeFiles(), Rules()).reason is None) is is_default
 
 
 def test_rerun_when_leaves_other_changes_alone() -> None:

@@ -48,6 +48,14 @@ async def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
     assert modes == {path: mode if is_fixed else mode & ~mask for path, (mode, is_fixed) in MODES.items()}
 
 
+async def test_a_state_directory_that_others_can_write_to_is_told(bench: Bench, reopen: Reopen) -> None:
+    await reopen()
+    assert bench.warnings == []
+    bench.state.chmod(0o777)
+    await reopen()
+    assert any(f"chmod go-w {bench.state}" in text for text in bench.warnings)
+
+
 MODES = {
     "out": (0o777, False),
     "out/cats": (0o777, False),
@@ -172,6 +180,8 @@ async def test_conflict_is_published_without_a_request_once_the_way_is_free(benc
         await bench.make(task(1), 1, cost=31_200)
     await reopen()
     assert any(note.startswith("cats/1: ") for note in bench.recovery.notes)
+    with bench.reader() as reader:
+        assert reader.attempts("cats/1")[0].request_id == "req-1"
     (bench.out / "cats/1.png").unlink()
     await reopen()
     assert bench.recovery.recovered == 1

@@ -88,8 +88,12 @@ def test_a_ledger_that_contradicts_itself_is_damaged(used: Path, harm: str) -> N
 
 @pytest.mark.parametrize(
     ("pragma", "text"),
-    [("application_id = 7", "belongs to another program"), ("user_version = 99", "newer imgpipe")],
-    ids=["L06-foreign", "L06-newer"],
+    [
+        ("application_id = 7", "belongs to another program"),
+        ("user_version = 99", "newer imgpipe"),
+        ("user_version = 0", "is damaged"),
+    ],
+    ids=["L06-foreign", "L06-newer", "L06-none"],
 )
 @pytest.mark.parametrize("in_wal", [False, True], ids=["main-file", "write-ahead-log"])
 def test_foreign_and_newer_ledgers_are_left_as_they_are(used: Path, pragma: str, text: str, in_wal: bool) -> None:
@@ -293,6 +297,7 @@ def test_r34_older_ledger_is_migrated_once_with_a_copy(used: Path) -> None:
     state = Tree(used / "state", Disk(), warn=lambda _: None)
     version = check(used / "state/ledger.sqlite", migrations=newer)
     assert version == len(MIGRATIONS)
+    (used / f"state/ledger-v{version}.sqlite").write_bytes(b"half a copy, of a migration that was killed")
     backup = migrate(state, version, migrations=newer)
     assert backup == used / f"state/ledger-v{version}.sqlite"
     assert check(backup) == version

@@ -227,6 +227,9 @@ async def test_second_image_of_a_task_goes_to_rejected_with_its_attempt(bench: B
     assert kept == {f"{bench.store.ledger_id}-{attempt}-{image(1).sha256}.png": image(1).data}
     with bench.reader() as reader:
         assert (reader.unknowns(), reader.spend().spent_microusd) == ([], 2 * PRICE)
+        known = reader.known("cats/1")
+    assert known is not None
+    assert known.unknowns == 0
     await reopen()
     assert (bench.recovery.recovered, files(bench.out)) == (0, {"cats/1.png": image(2).data})
 
@@ -298,10 +301,10 @@ async def test_images_kept_in_rejected_are_published(bench: Bench, reopen: Reope
     await reopen()
     assert (bench.recovery.recovered, bench.recovery.unknown) == (1, 0)
     assert files(bench.out) == {"cats/1.png": image(1).data}
-    assert list(list_rejected(bench.state)) == []
+    assert files(bench.state / "rejected") == {}
 
 
-@pytest.mark.parametrize("what", ["torn", "of another request"])
+@pytest.mark.parametrize("what", ["torn", "of another request", "of another ledger, as an earlier version kept it"])
 async def test_what_is_kept_and_not_the_image_that_is_asked_for_stays(bench: Bench, reopen: Reopen, what: str) -> None:
     await reopen(disk=full(bench))
     with pytest.raises(StorageError):
@@ -309,11 +312,16 @@ async def test_what_is_kept_and_not_the_image_that_is_asked_for_stays(bench: Ben
     (kept,) = list_rejected(bench.state)
     if what == "torn":
         kept.path.write_bytes(image(1).data[:-9])
-    else:
+    elif what == "of another request":
         await lose(bench, prompt="a dog")
+    else:
+        facts = kept.path.with_name(kept.name + ".facts.json")
+        facts.write_bytes(facts.read_bytes().replace(b"cats/1", b"dogs/7"))
+        for path in (facts, kept.path):
+            path.rename(path.with_name(path.name.removeprefix(f"{bench.store.ledger_id}-")))
     await reopen()
     assert (bench.recovery.recovered, files(bench.out)) == (0, {})
-    assert [each.name for each in list_rejected(bench.state)] == [kept.name]
+    assert [each.sha256 for each in list_rejected(bench.state)] == [kept.sha256]
 
 
 async def test_bodies_without_an_image_stay_for_people(bench: Bench, reopen: Reopen) -> None:
