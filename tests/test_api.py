@@ -3,11 +3,13 @@
 import ast
 import asyncio
 import errno
+import gc
 import math
 import pickle
 import re
 import sqlite3
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -202,6 +204,19 @@ async def test_a_budget_that_is_no_amount_is_an_input_error(tmp_path: Path, budg
     with pytest.raises(InputError, match=r"budget_usd is .*, which is no amount; give dollars"):
         await collect(PROMPTS, tmp_path / "out", budget_usd=budget_usd)
     assert not (tmp_path / "out").exists()
+
+
+async def test_what_a_program_drops_after_a_call_is_freed(tmp_path: Path) -> None:
+    class Node:
+        itself: object
+
+    node = Node()
+    node.itself = node
+    dropped = weakref.ref(node)
+    await collect({"red": "A red mug"}, tmp_path)
+    del node
+    gc.collect()
+    assert dropped() is None
 
 
 async def test_a_wrong_key_of_a_job_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -28,6 +29,9 @@ from pipeline.senders.remote import (
     versions,
 )
 from tests.engine.fakes import FakeSender, artifact, failure, task
+
+if find_spec("ray") is None:  # its version is compared
+    pytest.skip("the extra `ray` is not installed", allow_module_level=True)
 
 
 class DeathError(Exception):
