@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import ImgpipeError, InputError, TryLater
@@ -118,12 +119,20 @@ def _environment(address: str) -> Iterator[None]:
     wanted: dict[str, str | None] = {"RAY_ADDRESS": None, "RAY_USAGE_STATS_ENABLED": "0"}
     if address == LOCAL:  # a token for this run alone; without it Ray writes one to the home directory
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    elif "RAY_AUTH_MODE" not in os.environ and _has_token():  # as `ray start` decides on this machine
+        wanted["RAY_AUTH_MODE"] = "token"
     former = {name: os.environ.get(name) for name in wanted}
     _set(wanted)
     try:
         yield
     finally:
         _set(former)
+
+
+def _has_token() -> bool:
+    """Say whether there is a token of Ray where Ray looks for one."""
+    places = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    return any(os.environ.get(name) for name in places) or Path("~/.ray/auth_token").expanduser().exists()
 
 
 def _set(variables: Mapping[str, str | None]) -> None:

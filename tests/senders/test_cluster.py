@@ -1,9 +1,11 @@
 """Sending through workers that die: what is unknown, what is taken over, when there is nobody left. No cluster."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -334,3 +336,24 @@ async def test_a_ray_that_does_not_start_is_no_bug(monkeypatch: pytest.MonkeyPat
     with pytest.raises(TryLater, match=r"cannot be reached \(The current node timed out .*nothing was sent"):
         async with cluster.joined("local", cpus=1):
             pass
+
+
+@pytest.mark.parametrize(
+    ("address", "mode", "wanted"),
+    [("head:6379", None, "token"), ("head:6379", "disabled", "disabled"), ("local", None, "token")],
+    ids=["there", "said", "own"],
+)
+def test_a_token_that_is_there_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, mode: str | None, wanted: str
+) -> None:
+    """`ray start` uses it; without it its cluster says that ours is another one."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("0123")
+    with cluster._environment(address):
+        assert os.environ["RAY_AUTH_MODE"] == wanted
+    assert os.environ.get("RAY_AUTH_MODE") == mode
