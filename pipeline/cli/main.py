@@ -22,7 +22,9 @@ from pipeline.cli.terminal import flush_results, has_reader_left, mute, repair_s
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.text import nearest, visible
 
-OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
+OF_THE_DISK: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOTCONN, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+)
 BUG: Final = (
     f"This is a bug in imgpipe {__version__}; the traceback says where. Nothing that was paid is lost: every request"
     " is in the ledger of the state directory, and the same command continues from there."
@@ -51,9 +53,10 @@ def exit_code(command: Callable[[], Any], args: Sequence[str]) -> int:
         mute(sys.stdout)
         return Exit.OK
     except OSError as error:
-        if error.filename is None and error.errno not in OF_THE_DISK:
+        name = None if isinstance(error.filename, int) else error.filename  # the number of an open file
+        if name is None and error.errno not in OF_THE_DISK:
             return _bug()
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        where = "" if name is None else f"{os.fsdecode(name)}: "
         _say(f"{where}{error.strerror}; fix that, then run the same command")
         return Exit.STORAGE
     except Exception:  # seen by the person at the terminal, with its traceback

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Self, TypeVar
 
 from pipeline.buckets import Bucket
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import rows
-from pipeline.store.files import components
+from pipeline.store.files import Tree, components
 from pipeline.store.images import StoredImages, WriterPool
 from pipeline.store.ledger import awaited
 from pipeline.store.ledger_file import query, to_us
@@ -236,14 +236,14 @@ class Store:
         await self._committed(lambda c: c.executemany(query("remember_digest"), values).rowcount)
 
     async def free_bytes(self) -> int:
-        """Return what new requests may count on, in the scarcer of the two directories."""
+        """Return what new requests may count on, in the scarcer of the two directories. Raises StorageError."""
         return await self._pool.run(self._free_bytes)
 
     def _free_bytes(self) -> int:
         resources = self._resources
-        free = resources.state.free_bytes() - resources.reserve.spent_bytes
+        free = _free_bytes(resources.state) - resources.reserve.spent_bytes
         outputs = resources.outputs
-        return max(0, free if isinstance(outputs, Bucket) else min(outputs.free_bytes(), free))
+        return max(0, free if isinstance(outputs, Bucket) else min(_free_bytes(outputs), free))
 
     async def _change(self, name: str, **values: object) -> int:
         """Carry out one statement; return how many rows it changed."""
@@ -253,6 +253,13 @@ class Store:
     async def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Hand work to the ledger and wait for its commit; a cancelled caller does not take it back."""
         return await awaited(self._ledger.submit(work))
+
+
+def _free_bytes(tree: Tree) -> int:
+    try:
+        return tree.free_bytes()
+    except OSError as error:  # a drive or a share that went away
+        raise StorageError(f"{tree.root}: {error.strerror}; make it available, then run this again") from error
 
 
 def _execute(connection: sqlite3.Connection, name: str, values: dict[str, object]) -> int:

@@ -170,6 +170,7 @@ def test_text_from_a_manifest_cannot_move_the_cursor(imgpipe: Imgpipe) -> None:
         (TryLater("another run is using it"), 75, "imgpipe: another run is using it\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 5, "imgpipe: No space left on device; fix that"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 5, "imgpipe: /x/y: Permission denied; fix that"),
+        (OSError(errno.ESTALE, "Stale file handle", 12), 5, "imgpipe: Stale file handle; fix that"),
         (KeyboardInterrupt(), 130, ""),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,

@@ -30,6 +30,8 @@ from tests.e2e.scripted import KEY
 COMMAND = Path(sys.executable).with_name("imgpipe")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job of a shell; what it starts would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup, likewise
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 T = TypeVar("T")
 CANARIES = {f"{key}: {name}": text for key in (KEY, "sk-canary-7f3a") for name, text in spellings(key).items()}
 BARE = {"PATH": "/usr/bin:/bin", "LANG": "C", "COMETAPI_KEY": "sk-canary-7f3a"}

@@ -230,7 +230,7 @@ def test_R15_a_thread_that_a_signal_kept_from_beginning_does_not_hold_the_end_up
     done = crowd(
         "import threading\nfrom contextlib import suppress\nfrom pipeline.cli import terminal\n"
         "def interrupted(*_): raise KeyboardInterrupt\n"
-        "threading._start_new_thread = interrupted\n"
+        "threading._start_new_thread = threading._start_joinable_thread = interrupted\n"
         "thread = threading.Thread(target=print)\n"
         "with suppress(KeyboardInterrupt): thread.start()\n"
         "assert thread in threading.enumerate()\nterminal.end_process(8)\n"

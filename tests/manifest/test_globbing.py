@@ -366,7 +366,7 @@ def test_patterns_of_several_places_look_nowhere_else(desk, monkeypatch):
 
 
 def test_a_walk_does_not_enter_the_folders_of_the_kernel(desk):
-    assert "proc/version" not in rows(desk, "files: '/*/version', allow_empty: true")
+    assert "proc/version" not in rows(desk, "files: '/p*/version', allow_empty: true")  # /root cannot be read
 
 
 def test_a_walk_of_too_many_names_ends(desk, monkeypatch):

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from pipeline.senders.remote import (
     versions,
 )
 from tests.engine.fakes import FakeSender, artifact, failure, task
+
+if find_spec("ray") is None:  # its version is compared
+    pytest.skip("the extra `ray` is not installed", allow_module_level=True)
 
 
 class DeathError(Exception):

@@ -222,6 +222,12 @@ async def test_what_the_ballast_frees_is_not_for_new_requests(bench: Bench, reop
     assert await bench.store.free_bytes() == 19 << 20
 
 
+async def test_a_drive_that_went_away_stops_new_requests_as_a_storage_error(bench: Bench, reopen: Reopen) -> None:
+    await reopen(disk=FaultyDisk(lambda call, _: errno.ENOTCONN if call == "statvfs" else None))
+    with pytest.raises(StorageError, match="state: Transport endpoint is not connected"):
+        await bench.store.free_bytes()
+
+
 async def test_ballast_that_cannot_be_made_is_said(bench: Bench, reopen: Reopen) -> None:
     """D20."""
     await reopen(disk=FaultyDisk(lambda call, _: errno.ENOSPC if call == "allocate" else None), reserve_bytes=1 << 20)

@@ -94,9 +94,9 @@ def test_killed_in_recovery_the_next_one_finishes(quick_path: Path, point: str) 
     assert (again.recovered, again.unknown) == (0, 0)
 
 
-async def lose(bench: Bench, number: int = 1) -> int:
+async def lose(bench: Bench, number: int = 1, *, prompt: str = "a cat") -> int:
     """Write an attempt down and forget it, as a dead process does; return its number."""
-    intent = await bench.store.begin(task(number), run=bench.run, reserved_microusd=PRICE)
+    intent = await bench.store.begin(task(number, prompt=prompt), run=bench.run, reserved_microusd=PRICE)
     return intent.id
 
 
@@ -227,6 +227,9 @@ async def test_second_image_of_a_task_goes_to_rejected_with_its_attempt(bench: B
     assert kept == {f"{bench.store.ledger_id}-{attempt}-{image(1).sha256}.png": image(1).data}
     with bench.reader() as reader:
         assert (reader.unknowns(), reader.spend().spent_microusd) == ([], 2 * PRICE)
+        known = reader.known("cats/1")
+    assert known is not None
+    assert known.unknowns == 0
     await reopen()
     assert (bench.recovery.recovered, files(bench.out)) == (0, {"cats/1.png": image(2).data})
 
@@ -251,7 +254,10 @@ async def test_part_in_an_earlier_output_directory_is_published_in_the_new_one(b
     assert files(bench.out) == {}
 
 
-async def test_image_that_lost_its_part_to_a_rename_is_adopted(bench: Bench, reopen: Reopen) -> None:
+@pytest.mark.parametrize(("is_replaced", "found"), [(False, (1, 0, 1)), (True, (0, 1, 0))], ids=["ours", "somebody's"])
+async def test_image_that_lost_its_part_to_a_rename_is_adopted(
+    bench: Bench, reopen: Reopen, is_replaced: bool, found: tuple[int, int, int]
+) -> None:
     """L10, D15: no hard links; killed between the rename and the ledger."""
 
     def dies_after_rename(call: str, place: Path) -> int | None:
@@ -263,8 +269,10 @@ async def test_image_that_lost_its_part_to_a_rename_is_adopted(bench: Bench, reo
     with pytest.raises(Killed):
         await bench.make(task(1), 1)
     assert files(bench.out) == {"cats/1.png": image(1).data}
+    if is_replaced:
+        (bench.out / "cats/1.png").write_bytes(image(2).data)
     await reopen()
-    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == (1, 0, 1)
+    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == found
 
 
 async def test_both_names_of_an_image_may_look_like_two_files(bench: Bench, reopen: Reopen) -> None:
@@ -282,14 +290,38 @@ class Killed(Exception):  # noqa: N818 - an event, not an error
     """SIGKILL, as far as one process can pretend."""
 
 
+def full(bench: Bench) -> FaultyDisk:
+    return FaultyDisk(lambda call, place: errno.ENOSPC if call == "write" and bench.out in place.parents else None)
+
+
 async def test_images_kept_in_rejected_are_published(bench: Bench, reopen: Reopen) -> None:
-    await reopen(disk=FaultyDisk(lambda call, place: 28 if call == "write" and bench.out in place.parents else None))
+    await reopen(disk=full(bench))
     with pytest.raises(StorageError, match=r"published by the next run, without a request"):
         await bench.make(task(1), 1)
     await reopen()
     assert (bench.recovery.recovered, bench.recovery.unknown) == (1, 0)
     assert files(bench.out) == {"cats/1.png": image(1).data}
-    assert list(list_rejected(bench.state)) == []
+    assert files(bench.state / "rejected") == {}
+
+
+@pytest.mark.parametrize("what", ["torn", "of another request", "of another ledger, as an earlier version kept it"])
+async def test_what_is_kept_and_not_the_image_that_is_asked_for_stays(bench: Bench, reopen: Reopen, what: str) -> None:
+    await reopen(disk=full(bench))
+    with pytest.raises(StorageError):
+        await bench.make(task(1), 1)
+    (kept,) = list_rejected(bench.state)
+    if what == "torn":
+        kept.path.write_bytes(image(1).data[:-9])
+    elif what == "of another request":
+        await lose(bench, prompt="a dog")
+    else:
+        facts = kept.path.with_name(kept.name + ".facts.json")
+        facts.write_bytes(facts.read_bytes().replace(b"cats/1", b"dogs/7"))
+        for path in (facts, kept.path):
+            path.rename(path.with_name(path.name.removeprefix(f"{bench.store.ledger_id}-")))
+    await reopen()
+    assert (bench.recovery.recovered, files(bench.out)) == (0, {})
+    assert [each.sha256 for each in list_rejected(bench.state)] == [kept.sha256]
 
 
 async def test_bodies_without_an_image_stay_for_people(bench: Bench, reopen: Reopen) -> None:

@@ -78,6 +78,7 @@ async def test_body_is_kept_before_the_attempt_is_closed(bench: Bench) -> None:
         fault=Fault.BROKEN, billed=Billed.YES, reason="not JSON", body=b"{oops", status=200, request_id="r"
     )
     intent = await end(bench, failure, TaskState.FAILED, cost=PRICE)
+    assert (await bench.store.images.keep_body(intent, failure)).body is None  # its memory is free
     (kept,) = list_rejected(bench.state)
     assert kept.path.read_bytes() == b"{oops"
     assert kept.path.stat().st_mode & 0o777 == 0o600
@@ -153,6 +154,7 @@ async def test_r22_cancelled_publish_goes_on_and_is_joined(bench: Bench, reopen:
     with pytest.raises(asyncio.CancelledError):
         await publishing
     closing = asyncio.ensure_future(bench.store.aclose())
+    assert (await asyncio.wait({closing}, timeout=0.05))[0] == set()
     disk.go_on.set()
     await closing
     await bench.open()
