@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -343,21 +342,32 @@ async def test_a_ray_that_does_not_start_is_no_bug(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("address", "mode", "wanted"),
-    [("head:6379", None, "token"), ("head:6379", "disabled", "disabled"), ("local", None, "token")],
-    ids=["there", "said", "own"],
+    ("said", "taken", "mode"),
+    [
+        (None, "token", "token"),
+        (None, "disabled", "disabled"),
+        ("token", "token", "token"),
+        ("disabled", "token", None),
+    ],
+    ids=["token", "open", "said", "other"],
 )
-def test_a_token_that_is_there_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, mode: str | None, wanted: str
+def test_a_cluster_is_joined_in_the_mode_that_it_takes(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, taken: str, mode: str | None
 ) -> None:
-    """`ray start` uses it; without it its cluster says that ours is another one."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    if mode is not None:
-        monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("0123")
-    with cluster._environment(address):
-        assert os.environ["RAY_AUTH_MODE"] == wanted
-    assert os.environ.get("RAY_AUTH_MODE") == mode
+    """Ray's own rule for a mode that nobody set differs between `ray start`, `ray.init` and a plain client."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if said is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", said)
+
+    def refusal(_address: str, environ: Mapping[str, str]) -> str:
+        return "" if environ["RAY_AUTH_MODE"] == taken else "ray.exceptions.AuthenticationError: InvalidAuthToken"
+
+    monkeypatch.setattr(cluster, "_refusal", refusal)
+    with cluster._environment("head:6379"):
+        if mode is None:
+            with pytest.raises(InputError, match="has another token than this machine"):
+                cluster._choose_mode("head:6379")
+        else:
+            cluster._choose_mode("head:6379")
+            assert os.environ["RAY_AUTH_MODE"] == mode
+    assert os.environ.get("RAY_AUTH_MODE") == said
