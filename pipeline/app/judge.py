@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -30,10 +31,10 @@ from pipeline.report import folder
 from pipeline.report.sheet import Addresses, ReportRow, served_page, sheet_data
 from pipeline.store.ledger_file import NAME as LEDGER
 from pipeline.store.marks import Marks
-from pipeline.store.reader import LedgerReader
 
 MOST_BYTES: Final = 64 * 2**20  # of one picture: as of every answer (P13)
 COUNT_EVERY_S: Final = 3.0  # how often images are counted while a run goes on
+IN_FLIGHT: Final = timedelta(hours=1)  # a request may have been sent so long before its image came
 RASTERS: Final = frozenset(  # what is served; SVG and HTML, which run scripts, are none
     f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "avif", "bmp")
 )
@@ -73,7 +74,8 @@ class JudgeSession:
         self._rows: Mapping[str, ReportRow] = {}
         self._page = ""
         self._stamp: object = None
-        self._images = self._new = 0
+        self._since = datetime.now(UTC)
+        self._images = self._new = 0  # images of requests since then: when the page was made, and come since
         self._counted_at = 0.0
         self._counted_stamp: object = None
         manifest = setup.manifest
@@ -110,7 +112,8 @@ class JudgeSession:
         out = self._folder
         with reading(setup) as reader:
             heading = heading_of(setup, reader)
-            self._images, self._new = _images(reader), 0
+            self._since = datetime.now(UTC) - IN_FLIGHT
+            self._images, self._new = reader.images_since(self._since), 0
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, folder.MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
@@ -127,7 +130,7 @@ class JudgeSession:
         if now - self._counted_at >= COUNT_EVERY_S and stamp != self._counted_stamp:
             self._counted_at, self._counted_stamp = now, stamp
             with reading(self._setup) as reader:
-                self._new = _images(reader) - self._images
+                self._new = reader.images_since(self._since) - self._images
         return self._new
 
     def _ledger_stamp(self) -> list[tuple[str, int, int]]:
@@ -196,8 +199,3 @@ def _addresses(row: ReportRow, out: Path, thumbs: Collection[str]) -> Addresses:
         thumb=folder.thumb_link(row.image, row.sha256, out, thumbs),
         versions=tuple(f"image/{version.sha256}/{name}" for version in row.versions),
     )
-
-
-def _images(reader: LedgerReader) -> int:
-    """Count the images that this manifest's requests brought, superseded ones too."""
-    return sum(cost.images for cost in reader.costs(by=[]))

@@ -186,7 +186,7 @@ def find_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
     names = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
     name = next((name for name in names if environ.get(name)), None)
     excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if parts.scheme != "https" or is_loopback(parts.hostname or "") or name is None:
+    if is_loopback(parts.hostname or "") or name is None:  # no other address is http
         return None
     return None if _is_excluded(parts, excluded) else _read_proxy(name, environ[name])
 

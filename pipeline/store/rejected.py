@@ -26,7 +26,6 @@ from pipeline.store.files import DiskReserve, Tree, read_all, write_new
 FOLDER: Final = "rejected"
 FACTS: Final = ".facts.json"
 _NAME: Final = re.compile(r"(?:([0-9a-f]{8})-)?(\d+)-([0-9a-f]{64})(\.[a-z0-9]+)")
-_SUFFIX: Final = re.compile(r"\.[a-z0-9]{1,8}")
 WORKERS_MARK: Final = "workers"  # in the state directory: workers of a run may have kept something
 APART: Final = ".kept-"  # how the folder of a ledger in the output begins
 _APART_NAME: Final = re.compile(r"[0-9a-f]{8}-\d{1,18}-[0-9a-f]{64}\.[a-z0-9]{1,8}(" + re.escape(FACTS) + ")?")
@@ -80,7 +79,6 @@ class RejectedFolder:
 
     def keep(self, data: bytes, suffix: str, facts: Facts) -> str:
         """Write bytes durably; return `rejected/<name>`. Once more with freed space. Raises OSError."""
-        suffix = suffix if _SUFFIX.fullmatch(suffix) else ".bin"
         name = f"{self._ledger_id}-{facts.attempt}-{hashlib.sha256(data).hexdigest()}{suffix}"
         try:
             self._keep_once(name, data, facts)

@@ -398,6 +398,11 @@ def known_of(row: Columns) -> model.Known:
 
 def read(kind: "type[D]", row: Columns) -> "D":
     """Make one of the dataclasses above from columns in the order of its fields."""
-    named = dict(zip((field.name for field in fields(kind)), row, strict=True))
+    named = dict(zip(_names(kind), row, strict=True))
     moments = {name: from_us(named[name]) for name in MOMENTS & named.keys() if named[name] is not None}
     return kind(**named | moments)
+
+
+@lru_cache  # `fields` takes as long as the rest of reading an attempt
+def _names(kind: "type[DataclassInstance]") -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))

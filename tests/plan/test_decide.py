@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.model import Artifact, Aspect, Digests, FormerReading, Known, Task, TaskState
+from pipeline.model import Artifact, Aspect, Digests, Edit, FormerReading, Known, Task, TaskState
 from pipeline.plan.decide import Rules, decide
 from pipeline.settings import FORMER_DEFAULTS
 from pipeline.store.files import FileComparison
@@ -107,11 +107,14 @@ def test_a_changed_request_is_due_with_what_changed(state: TaskState, digests: D
     assert decide(task(digests), known(state), FakeFiles(), Rules()).reason == reason
 
 
-@pytest.mark.parametrize(("is_default", "reason"), [(True, None), (False, "model changed")])
-def test_only_the_default_may_follow_a_retired_model_without_a_purchase(is_default: bool, reason: str | None) -> None:
+@pytest.mark.parametrize("is_default", [True, False])
+def test_only_the_default_may_follow_a_retired_model_without_a_purchase(is_default: bool) -> None:
     before = known(TaskState.DONE, digests=Digests("prompt", "inputs", "params", min(FORMER_DEFAULTS)))
-    asked = task(Digests("prompt", "inputs", "params", "newer"), is_default_model=is_default)
-    assert decide(asked, before, FakeFiles(), Rules()).reason == reason
+    digests = Digests("prompt", "inputs", "params", "newer")
+    former = FormerReading(row="a", fields={}, fingerprint="former", digests=digests)
+    read_otherwise = task(Digests("PROMPT", "inputs", "params", "newer"), is_default_model=is_default, former=former)
+    for asked in (task(digests, is_default_model=is_default), read_otherwise):
+        assert (decide(asked, before, FakeFiles(), Rules()).reason is None) is is_default
 
 
 def test_rerun_when_leaves_other_changes_alone() -> None:
@@ -158,6 +161,31 @@ def test_an_edited_image_is_never_replaced_without_force() -> None:
     assert decide(changed, known(TaskState.DONE), files, Rules()).state is TaskState.CONFLICT
     assert decide(changed, known(TaskState.DONE), files, Rules(repair=True)).reason is None
     assert decide(changed, known(TaskState.DONE), files, Rules(force=True)).reason == "prompt changed"
+    assert decide(task(), known(TaskState.DONE), files, Rules(repair=True)).state is TaskState.CONFLICT
+    accepted = known(TaskState.DONE, edit=Edit.EDITED)  # by an earlier run: the file is as it was recorded then
+    assert decide(changed, accepted, FakeFiles(), Rules()).state is TaskState.CONFLICT
+
+
+def test_nothing_is_bought_for_a_folder_that_takes_no_image() -> None:
+    verdict = decide(task(), None, FakeFiles(barred="the folder a cannot be written to"), Rules())
+    assert (verdict.reason, verdict.barrier) == (None, "the folder a cannot be written to")
+
+
+def test_what_stands_in_the_place_of_a_lost_image_can_be_accepted() -> None:
+    files = FakeFiles(FileComparison.MISSING, blockers={"a": "a.jpg"})
+    verdict = decide(task(), known(TaskState.DONE), files, Rules(repair=True))
+    assert verdict.state is TaskState.CONFLICT
+    assert "--accept edited" in verdict.note
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_given_up", "is_written"),
+    [(False, False, False, False), (False, True, True, True), (True, False, True, False)],
+    ids=["never", "now", "since an earlier run"],
+)
+def test_a_refusal_that_was_accepted_stays_so(before: bool, now: bool, is_given_up: bool, is_written: bool) -> None:
+    verdict = decide(task(), known(TaskState.REFUSED, is_accepted=before), FakeFiles(), Rules(accept_refused=now))
+    assert (verdict.reason, verdict.is_given_up, verdict.is_accepted) == (None, is_given_up, is_written)
 
 
 @pytest.mark.parametrize(("attempts", "state"), [(1, TaskState.PENDING), (0, TaskState.CONFLICT)])

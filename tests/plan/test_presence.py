@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.model import Artifact
-from pipeline.plan.decide import Files
+from pipeline.plan.decide import Files, Objects
 from pipeline.store.files import Disk, FileComparison, Tree, comparison_of
 from pipeline.store.integrity import compare_files
 
@@ -28,6 +28,14 @@ def test_a_file_with_the_bytes_of_a_part_beside_it_is_half_published(tmp_path: P
     assert not files.is_half_published("gone/red.png")
 
 
+def test_a_second_link_to_its_own_image_is_not_in_the_way(tmp_path: Path) -> None:
+    for name in ("old", "other"):
+        (tmp_path / f"{name}.png").write_bytes(b"image")
+    (tmp_path / "new.png").hardlink_to(tmp_path / "old.png")  # a move that was killed
+    files = Files(tmp_path)
+    assert [files.in_the_way("new", own) for own in ("old.png", "other.png", None)] == [None, "new.png", "new.png"]
+
+
 def test_a_folder_of_somebody_else_is_a_barrier_for_what_is_below_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,6 +46,9 @@ def test_a_folder_of_somebody_else_is_a_barrier_for_what_is_below_it(
     assert files.barrier("ours/a") is None
     assert files.barrier("a") is None
     assert Files(tmp_path / "new").barrier("a") is None
+
+
+RECORDED_NS = 10**18
 
 
 def _artifact(path: str, data: bytes, mtime_ns: int) -> Artifact:
@@ -54,6 +65,11 @@ def _make_same(path: Path) -> None:
 def _make_touched(path: Path) -> None:
     _make_same(path)
     os.utime(path, ns=(1, 1))
+
+
+def _make_longer(path: Path) -> None:
+    path.write_bytes(b"longer than it was")
+    os.utime(path, ns=(RECORDED_NS, RECORDED_NS))
 
 
 def _make_edited(path: Path) -> None:
@@ -73,6 +89,7 @@ def _make_folder_a_file(path: Path) -> None:
         pytest.param(_make_touched, FileComparison.TOUCHED, id="touched"),
         pytest.param(_make_edited, FileComparison.CHANGED, id="edited"),
         pytest.param(lambda path: path.write_bytes(b"longer than it was"), FileComparison.CHANGED, id="size"),
+        pytest.param(_make_longer, FileComparison.CHANGED, id="size-at-the-same-time"),
         pytest.param(lambda path: path.mkdir(), FileComparison.CHANGED, id="a-folder"),
         pytest.param(lambda path: path.symlink_to("elsewhere"), FileComparison.CHANGED, id="a-link"),
         pytest.param(lambda path: None, FileComparison.MISSING, id="gone"),
@@ -86,7 +103,7 @@ def test_P4_P6_a_plan_and_a_start_compare_files_alike(
     path = tmp_path / "a" / "x.png"
     path.parent.mkdir()
     make(path)
-    mtime_ns = path.lstat().st_mtime_ns if expected is FileComparison.SAME else 10**18
+    mtime_ns = path.lstat().st_mtime_ns if expected is FileComparison.SAME else RECORDED_NS
     is_file = path.is_file() or not os.path.lexists(path)
     artifact = _artifact("a/x.png", b"image" if is_file else bytes(path.lstat().st_size), mtime_ns)
     outputs = Tree(tmp_path, Disk(), warn=lambda _: None)
@@ -95,6 +112,22 @@ def test_P4_P6_a_plan_and_a_start_compare_files_alike(
     finally:
         outputs.close()
     assert found is Files(tmp_path).compare(artifact) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "size_bytes", "version", "expected"),
+    [
+        ("a/x.png", 5, 7, FileComparison.SAME),
+        ("a/x.png", 5, 8, FileComparison.CHANGED),
+        ("a/x.png", 6, 7, FileComparison.CHANGED),
+        ("a/x.jpg", 5, 7, FileComparison.MISSING),
+    ],
+)
+def test_an_object_is_compared_by_its_size_and_version(
+    path: str, size_bytes: int, version: int, expected: FileComparison
+) -> None:
+    objects = Objects([(path, size_bytes, version)], lambda _path: False)
+    assert objects.compare(_artifact("a/x.png", b"image", 7)) is expected
 
 
 def test_a_file_that_may_not_be_read_is_changed_and_a_dead_disk_says_nothing_of_it() -> None:

@@ -31,6 +31,7 @@ def usage(image: int = 1120, text: int = 0, prompt: int = 0, tier: Tier = Tier.S
         ({"model": BANANA, "tier": Tier.FLEX}, 16_800, (33_600 + 2048 * 7.5 + 3) / 2),
         ({"model": BANANA, "params": {"imageConfig": {"imageSize": "4K"}}}, 113_400, 113_400 + 2048 * 7.5 + 3),
         ({"model": BANANA, "params": {"thinking_config": {"thinking_level": "HIGH"}}}, 33_600, 33_600 + 4096 * 7.5 + 3),
+        ({"model": BANANA, "params": {"thinkingConfig": {"thinkingLevel": "new"}}}, 33_600, 33_600 + 4096 * 7.5 + 3),
         ({"model": BANANA, "params": {"candidateCount": 2}}, 67_200, 2 * (33_600 + 2048 * 7.5) + 3),
     ],
 )  # fmt: skip

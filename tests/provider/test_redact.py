@@ -48,6 +48,12 @@ def test_the_key_is_found_inside_other_base64(offset):
     assert MASK in SCRUB.text(wrapped)
 
 
+def test_S01_the_key_is_found_in_base64_of_either_alphabet():
+    key = "ab~" * 7  # of every four characters the last is + or -
+    for spelled in (base64.b64encode(key.encode()).decode(), base64.urlsafe_b64encode(key.encode()).decode()):
+        assert Redactor(key).text(f"x {spelled} x") == f"x {MASK} x"
+
+
 @pytest.mark.parametrize("length", [8, 15, len(KEY) - 1], ids=lambda n: f"S02-{n}-characters")
 def test_a_key_that_was_cut_does_not_survive_either(length):
     cut = KEY[:length]

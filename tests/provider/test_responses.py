@@ -336,6 +336,7 @@ def test_s02_reasons_codes_and_ids_hold_no_key(make_reply, task):
     assert "canary" not in repr(answer)
     error = judged(make_reply, task, {"error": {"code": f"X_{KEY}", "message": KEY}}, 501)
     assert error.body is not None
+    assert b"canary" not in error.body
     assert "canary" not in repr(error)
 
 

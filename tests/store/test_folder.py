@@ -48,6 +48,14 @@ async def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
     assert modes == {path: mode if is_fixed else mode & ~mask for path, (mode, is_fixed) in MODES.items()}
 
 
+async def test_a_state_directory_that_others_can_write_to_is_told(bench: Bench, reopen: Reopen) -> None:
+    await reopen()
+    assert bench.warnings == []
+    bench.state.chmod(0o777)
+    await reopen()
+    assert any(f"chmod go-w {bench.state}" in text for text in bench.warnings)
+
+
 MODES = {
     "out": (0o777, False),
     "out/cats": (0o777, False),
@@ -63,6 +71,15 @@ async def test_own_older_image_moves_to_superseded(bench: Bench, suffix: str) ->
     artifact = await bench.make(task(1, prompt="a dog"), 2, suffix)
     assert files(bench.out) == {artifact.path: image(2, suffix).data}
     assert files(bench.state / "superseded") == {"1-1.png": image(1).data}
+
+
+async def test_P6_what_has_the_name_in_superseded_stays_there(bench: Bench) -> None:
+    await bench.make(task(1), 1)
+    theirs = b"x" * len(image(1).data)
+    (bench.state / "superseded").mkdir()
+    (bench.state / "superseded/1-1.png").write_bytes(theirs)
+    await bench.make(task(1, prompt="a dog"), 2)
+    assert files(bench.state / "superseded") == {"1-1.png": theirs, "1.2-1.png": image(1).data}
 
 
 async def test_superseding_works_across_file_systems(bench: Bench, reopen: Reopen) -> None:
@@ -160,13 +177,18 @@ async def test_conflict_is_published_without_a_request_once_the_way_is_free(benc
     (bench.out / "cats").mkdir()
     (bench.out / "cats/1.png").write_bytes(b"somebody's")
     with pytest.raises(Conflict):
-        await bench.make(task(1), 1)
+        await bench.make(task(1), 1, cost=31_200)
     await reopen()
     assert any(note.startswith("cats/1: ") for note in bench.recovery.notes)
+    with bench.reader() as reader:
+        (attempt,) = reader.attempts("cats/1")
+    assert (attempt.request_id, attempt.sha256) == ("req-1", image(1).sha256)
     (bench.out / "cats/1.png").unlink()
     await reopen()
     assert bench.recovery.recovered == 1
     assert files(bench.out) == {"cats/1.png": image(1).data}
+    with bench.reader() as reader:
+        assert reader.spend().spent_microusd == 31_200  # as it was settled
 
 
 @pytest.mark.parametrize("name", ["cats/1", "cats/deep/1"], ids=["D11-parent", "D11-grandparent"])

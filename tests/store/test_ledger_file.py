@@ -72,9 +72,28 @@ def test_damaged_ledger_is_left_as_it_is(used: Path, damage) -> None:
 
 
 @pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM meta",
+        "UPDATE task SET made = 'another'",
+        "UPDATE attempt SET cost_microusd = -1",
+    ],
+)
+def test_a_ledger_that_contradicts_itself_is_damaged(used: Path, harm: str) -> None:
+    with closing(sqlite3.connect(used / "state/ledger.sqlite", isolation_level=None)) as connection:
+        connection.executescript(f"PRAGMA ignore_check_constraints = 1; {harm}")
+    with pytest.raises(LedgerError, match="is damaged"):
+        open_resources(settings(used))
+
+
+@pytest.mark.parametrize(
     ("pragma", "text"),
-    [("application_id = 7", "belongs to another program"), ("user_version = 99", "newer imgpipe")],
-    ids=["L06-foreign", "L06-newer"],
+    [
+        ("application_id = 7", "belongs to another program"),
+        ("user_version = 99", "newer imgpipe"),
+        ("user_version = 0", "is damaged"),
+    ],
+    ids=["L06-foreign", "L06-newer", "L06-none"],
 )
 @pytest.mark.parametrize("in_wal", [False, True], ids=["main-file", "write-ahead-log"])
 def test_foreign_and_newer_ledgers_are_left_as_they_are(used: Path, pragma: str, text: str, in_wal: bool) -> None:
@@ -278,6 +297,7 @@ def test_r34_older_ledger_is_migrated_once_with_a_copy(used: Path) -> None:
     state = Tree(used / "state", Disk(), warn=lambda _: None)
     version = check(used / "state/ledger.sqlite", migrations=newer)
     assert version == len(MIGRATIONS)
+    (used / f"state/ledger-v{version}.sqlite").write_bytes(b"half a copy, of a migration that was killed")
     backup = migrate(state, version, migrations=newer)
     assert backup == used / f"state/ledger-v{version}.sqlite"
     assert check(backup) == version
@@ -338,6 +358,8 @@ def test_r34_migration_that_fails_changes_nothing(used: Path) -> None:
         migrate(state, len(MIGRATIONS), migrations=newer)
     state.close()
     assert check(used / "state/ledger.sqlite") == len(MIGRATIONS)
+    with closing(sqlite3.connect(used / "state/ledger.sqlite", isolation_level=None)) as connection:
+        assert "host" not in [name for _, name, *_ in connection.execute("PRAGMA table_info(run)")]
 
 
 async def test_play_money_and_real_money_never_share_a_ledger(bench: Bench) -> None:

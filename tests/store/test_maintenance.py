@@ -45,6 +45,21 @@ async def test_only_done_tasks_are_accepted(bench: Bench) -> None:
     assert await bench.store.maintain(partial(Maintenance.accept, tasks=[task(1, prompt="a CAT")])) == 0
 
 
+async def test_a_task_of_another_manifest_that_has_the_same_id_does_not_fail_with_it(
+    bench: Bench, reopen: Reopen
+) -> None:
+    broken = Failure(fault=Fault.BROKEN, billed=Billed.YES, reason="cut")
+    for manifest in ("n", "m"):
+        await reopen(manifest=manifest)
+        await fail(bench, broken, TaskState.PENDING)
+    assert await bench.store.fail(["cats/1"]) == 1
+    for manifest, state in (("n", TaskState.PENDING), ("m", TaskState.FAILED)):
+        with bench.reader(manifest) as reader:
+            known = reader.known("cats/1")
+        assert known is not None
+        assert known.state is state
+
+
 @pytest.mark.parametrize(
     ("settled", "is_billed", "state", "unknowns"),
     [(1, False, TaskState.PENDING, 0), (1, True, TaskState.FAILED, 0), (0, True, TaskState.UNKNOWN, 1)],

@@ -11,8 +11,8 @@ from tests.store.fakes import settings
 
 TABLE = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-30 22 0:25 / /mnt/nfs rw shared:5 master:2 - nfs4 host:/export rw
 31 22 0:26 / /mnt/nfs/local rw - xfs /dev/vdb rw
+30 22 0:25 / /mnt/nfs rw shared:5 master:2 - nfs4 host:/export rw
 32 22 0:27 / /mnt/with\\040space rw - cifs //host/share rw
 33 22 0:28 / /mnt/sshfs rw - fuse.sshfs me@host: rw
 34 22 0:29 / /mnt/nine rw - 9p hostshare rw

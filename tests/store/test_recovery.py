@@ -94,9 +94,9 @@ def test_killed_in_recovery_the_next_one_finishes(quick_path: Path, point: str) 
     assert (again.recovered, again.unknown) == (0, 0)
 
 
-async def lose(bench: Bench, number: int = 1) -> int:
+async def lose(bench: Bench, number: int = 1, *, prompt: str = "a cat") -> int:
     """Write an attempt down and forget it, as a dead process does; return its number."""
-    intent = await bench.store.begin(task(number), run=bench.run, reserved_microusd=PRICE)
+    intent = await bench.store.begin(task(number, prompt=prompt), run=bench.run, reserved_microusd=PRICE)
     return intent.id
 
 
@@ -113,6 +113,23 @@ async def test_lost_request_is_unknown_with_its_price(bench: Bench, reopen: Reop
     assert (unknown.task_id, unknown.price_microusd, unknown.is_open) == ("cats/1", PRICE, False)
     await reopen()
     assert bench.recovery.unknown == 0
+
+
+@pytest.mark.parametrize(("folder", "unknown", "recovered"), [("out2", 0, 1), ("out", 1, 0)], ids=["other", "same"])
+async def test_a_run_looks_for_requests_of_its_own_output_directory(
+    bench: Bench, reopen: Reopen, folder: str, unknown: int, recovered: int
+) -> None:
+    """Those of another manifest that writes elsewhere wait for a run of theirs: it finds their images."""
+    theirs = {"manifest": "n", "output_dir": bench.root / folder}
+    await reopen(**theirs)
+    attempt = await lose(bench)
+    await reopen()
+    assert bench.recovery.unknown == unknown
+    part = bench.root / "out2/cats" / bench.part_name(attempt, image(1).sha256)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(image(1).data)
+    await reopen(**theirs)
+    assert bench.recovery.recovered == recovered
 
 
 async def test_whole_part_is_published_at_the_reserved_price(bench: Bench, reopen: Reopen) -> None:
@@ -187,8 +204,9 @@ async def test_part_of_a_done_task_is_the_leftover_of_its_commit(bench: Bench, r
     await bench.make(task(1), 1)
     os.link(bench.out / "cats/1.png", bench.out / "cats" / bench.part_name(1, image(1).sha256))
     await reopen()
-    assert (bench.recovery.recovered, done(bench.root)) == (0, 1)
+    assert (bench.recovery.recovered, done(bench.root), bench.recovery.notes) == (0, 1, [])
     assert files(bench.out) == {"cats/1.png": image(1).data}
+    assert not (bench.state / "superseded").exists()
 
 
 async def test_part_gives_a_removed_image_back(bench: Bench, reopen: Reopen) -> None:
@@ -227,6 +245,9 @@ async def test_second_image_of_a_task_goes_to_rejected_with_its_attempt(bench: B
     assert kept == {f"{bench.store.ledger_id}-{attempt}-{image(1).sha256}.png": image(1).data}
     with bench.reader() as reader:
         assert (reader.unknowns(), reader.spend().spent_microusd) == ([], 2 * PRICE)
+        known = reader.known("cats/1")
+    assert known is not None
+    assert known.unknowns == 0
     await reopen()
     assert (bench.recovery.recovered, files(bench.out)) == (0, {"cats/1.png": image(2).data})
 
@@ -251,7 +272,10 @@ async def test_part_in_an_earlier_output_directory_is_published_in_the_new_one(b
     assert files(bench.out) == {}
 
 
-async def test_image_that_lost_its_part_to_a_rename_is_adopted(bench: Bench, reopen: Reopen) -> None:
+@pytest.mark.parametrize(("is_replaced", "found"), [(False, (1, 0, 1)), (True, (0, 1, 0))], ids=["ours", "somebody's"])
+async def test_image_that_lost_its_part_to_a_rename_is_adopted(
+    bench: Bench, reopen: Reopen, is_replaced: bool, found: tuple[int, int, int]
+) -> None:
     """L10, D15: no hard links; killed between the rename and the ledger."""
 
     def dies_after_rename(call: str, place: Path) -> int | None:
@@ -263,8 +287,10 @@ async def test_image_that_lost_its_part_to_a_rename_is_adopted(bench: Bench, reo
     with pytest.raises(Killed):
         await bench.make(task(1), 1)
     assert files(bench.out) == {"cats/1.png": image(1).data}
+    if is_replaced:
+        (bench.out / "cats/1.png").write_bytes(image(2).data)
     await reopen()
-    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == (1, 0, 1)
+    assert (bench.recovery.recovered, bench.recovery.unknown, done(bench.root)) == found
 
 
 async def test_both_names_of_an_image_may_look_like_two_files(bench: Bench, reopen: Reopen) -> None:
@@ -282,14 +308,55 @@ class Killed(Exception):  # noqa: N818 - an event, not an error
     """SIGKILL, as far as one process can pretend."""
 
 
+def full(bench: Bench) -> FaultyDisk:
+    return FaultyDisk(lambda call, place: errno.ENOSPC if call == "write" and bench.out in place.parents else None)
+
+
 async def test_images_kept_in_rejected_are_published(bench: Bench, reopen: Reopen) -> None:
-    await reopen(disk=FaultyDisk(lambda call, place: 28 if call == "write" and bench.out in place.parents else None))
+    await reopen(disk=full(bench))
     with pytest.raises(StorageError, match=r"published by the next run, without a request"):
         await bench.make(task(1), 1)
     await reopen()
     assert (bench.recovery.recovered, bench.recovery.unknown) == (1, 0)
     assert files(bench.out) == {"cats/1.png": image(1).data}
+    assert files(bench.state / "rejected") == {}
+
+
+async def test_an_image_from_rejected_that_finds_its_name_taken_is_kept_once(bench: Bench, reopen: Reopen) -> None:
+    await reopen(disk=full(bench))
+    with pytest.raises(StorageError):
+        await bench.make(task(1), 1)
+    (bench.out / "cats/1.png").write_bytes(b"somebody's")
+    await reopen()
+    part = f"cats/{bench.part_name(1, image(1).sha256)}"
+    assert files(bench.out) == {"cats/1.png": b"somebody's", part: image(1).data}
     assert list(list_rejected(bench.state)) == []
+
+
+OTHERS = ["of another request", "of another manifest", "of another ledger, as an earlier version kept it"]
+
+
+@pytest.mark.parametrize("what", ["torn", *OTHERS])
+async def test_what_is_kept_and_not_the_image_that_is_asked_for_stays(bench: Bench, reopen: Reopen, what: str) -> None:
+    await reopen(disk=full(bench))
+    with pytest.raises(StorageError):
+        await bench.make(task(1), 1)
+    (kept,) = list_rejected(bench.state)
+    if what == "torn":
+        kept.path.write_bytes(image(1).data[:-9])
+    elif what == "of another request":
+        await lose(bench, prompt="a dog")
+    elif what == "of another manifest":
+        await reopen(manifest="n")
+    else:
+        facts = kept.path.with_name(kept.name + ".facts.json")
+        facts.write_bytes(facts.read_bytes().replace(b"cats/1", b"dogs/7"))
+        for path in (facts, kept.path):
+            path.rename(path.with_name(path.name.removeprefix(f"{bench.store.ledger_id}-")))
+    if what != "of another manifest":
+        await reopen()
+    assert (bench.recovery.recovered, files(bench.out)) == (0, {})
+    assert [each.sha256 for each in list_rejected(bench.state)] == [kept.sha256]
 
 
 async def test_bodies_without_an_image_stay_for_people(bench: Bench, reopen: Reopen) -> None:
@@ -330,6 +397,11 @@ async def test_touched_file_is_hashed_once(bench: Bench, reopen: Reopen) -> None
     os.utime(bench.out / "cats/1.png", ns=(1, 1))
     await reopen()
     assert verified(bench.root) == ([], [])
+    with bench.reader() as reader:
+        known = reader.known("cats/1")
+    assert known is not None
+    assert known.artifact is not None
+    assert known.artifact.mtime_ns == 1
     disk = FaultyDisk()
     await reopen(disk=disk)
     assert not any(call == "read" for call, _ in disk.calls)

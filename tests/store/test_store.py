@@ -73,11 +73,18 @@ async def test_unknowns_belong_to_one_fingerprint(bench: Bench) -> None:
         assert (known.unknowns, known.attempts, known.state) == (0, 3, TaskState.PENDING)
 
 
+async def test_P9_an_unknown_keeps_what_was_set_aside_while_it_was_in_flight(bench: Bench) -> None:
+    await end(bench, SILENCE, TaskState.UNKNOWN, unknown=PRICE + 5_000)  # its like had cost more
+    with bench.reader() as reader:
+        assert reader.spend().unknown_microusd == PRICE + 5_000
+
+
 async def test_body_is_kept_before_the_attempt_is_closed(bench: Bench) -> None:
     failure = Failure(
         fault=Fault.BROKEN, billed=Billed.YES, reason="not JSON", body=b"{oops", status=200, request_id="r"
     )
     intent = await end(bench, failure, TaskState.FAILED, cost=PRICE)
+    assert (await bench.store.images.keep_body(intent, failure)).body is None  # its memory is free
     (kept,) = list_rejected(bench.state)
     assert kept.path.read_bytes() == b"{oops"
     assert kept.path.stat().st_mode & 0o777 == 0o600
@@ -153,6 +160,7 @@ async def test_r22_cancelled_publish_goes_on_and_is_joined(bench: Bench, reopen:
     with pytest.raises(asyncio.CancelledError):
         await publishing
     closing = asyncio.ensure_future(bench.store.aclose())
+    assert (await asyncio.wait({closing}, timeout=0.05))[0] == set()
     disk.go_on.set()
     await closing
     await bench.open()
