@@ -8,7 +8,7 @@ Needs no manifest and changes nothing.
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -17,8 +17,9 @@ from pipeline.app.status import Record, attempt_line, flags_text, recorded, reco
 from pipeline.buckets import Locations, as_input_error
 from pipeline.errors import InputError
 from pipeline.imaging.metadata import extract, is_signed
+from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.location import input_trouble
-from pipeline.model import SIDECAR, Artifact, Edit, Known
+from pipeline.model import SIDECAR, Artifact, BucketUrl, Edit, Known
 from pipeline.store.ledger_file import NAME
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rows import Maker, PastAttempt
@@ -66,37 +67,28 @@ def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
 
 def _look(path: Path | str) -> tuple[str | None, Mapping[str, Any] | None, bool]:
     """Return hash and record of an image, perhaps from what lies beside it, and whether it is signed."""
-    if isinstance(path, str):
-        return _look_at_object(path)
+    location, locations = str(path), Locations()
+    if isinstance(path, str) and (trouble := input_trouble(path)) is not None:
+        raise InputError(f"PATH {trouble[0]}; {trouble[1]}")
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            data = file.read(MOST_BYTES)
-            return sha256, extract(data) or _beside(path), is_signed(data)
+        with nullcontext() if isinstance(path, Path) else as_input_error(BucketUrl.of(path)):
+            data = locations.read(location, most_bytes=MOST_BYTES)
+            if data is None:  # it is larger, or there is no such object
+                return read_digest(location, 0, 0) or None, None, False
+            record = extract(data) or _record_in(locations, location + SIDECAR)
     except FileNotFoundError:
         return None, None, False
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", instead="fix its permissions", file=path) from error
+        why = error.strerror or error
+        raise InputError(f"cannot be read: {why}", instead="fix its permissions", file=path) from error
+    return hashlib.sha256(data).hexdigest(), record, is_signed(data)
 
 
-def _beside(path: Path) -> Mapping[str, Any] | None:
-    with suppress(OSError), path.with_name(path.name + SIDECAR).open("rb") as file:
-        return extract(file.read(MOST_BYTES))
+def _record_in(locations: Locations, location: str) -> Mapping[str, Any] | None:
+    with suppress(OSError):
+        data = locations.read(location, most_bytes=MOST_BYTES)
+        return None if data is None else extract(data)
     return None
-
-
-def _look_at_object(address: str) -> tuple[str | None, Mapping[str, Any] | None, bool]:
-    trouble = input_trouble(address)
-    if trouble is not None:
-        raise InputError(f"PATH {trouble[0]}; {trouble[1]}")
-    bucket, name = Locations().find(address)
-    with as_input_error(bucket.url):
-        data = bucket.read(name, most_bytes=MOST_BYTES)
-        if data is None:
-            return bucket.sha256(name), None, False
-        beside = None if (record := extract(data)) is not None else bucket.read(name + SIDECAR, most_bytes=MOST_BYTES)
-    return hashlib.sha256(data).hexdigest(), record or (beside and extract(beside)) or None, is_signed(data)
 
 
 def _state_dirs(path: Path | str, place: PurePosixPath) -> Iterator[Path]:

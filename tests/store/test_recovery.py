@@ -115,6 +115,23 @@ async def test_lost_request_is_unknown_with_its_price(bench: Bench, reopen: Reop
     assert bench.recovery.unknown == 0
 
 
+@pytest.mark.parametrize(("folder", "unknown", "recovered"), [("out2", 0, 1), ("out", 1, 0)], ids=["other", "same"])
+async def test_a_run_looks_for_requests_of_its_own_output_directory(
+    bench: Bench, reopen: Reopen, folder: str, unknown: int, recovered: int
+) -> None:
+    """Those of another manifest that writes elsewhere wait for a run of theirs: it finds their images."""
+    theirs = {"manifest": "n", "output_dir": bench.root / folder}
+    await reopen(**theirs)
+    attempt = await lose(bench)
+    await reopen()
+    assert bench.recovery.unknown == unknown
+    part = bench.root / "out2/cats" / bench.part_name(attempt, image(1).sha256)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(image(1).data)
+    await reopen(**theirs)
+    assert bench.recovery.recovered == recovered
+
+
 async def test_whole_part_is_published_at_the_reserved_price(bench: Bench, reopen: Reopen) -> None:
     attempt = await lose(bench)
     (bench.out / "cats").mkdir()
@@ -187,8 +204,9 @@ async def test_part_of_a_done_task_is_the_leftover_of_its_commit(bench: Bench, r
     await bench.make(task(1), 1)
     os.link(bench.out / "cats/1.png", bench.out / "cats" / bench.part_name(1, image(1).sha256))
     await reopen()
-    assert (bench.recovery.recovered, done(bench.root)) == (0, 1)
+    assert (bench.recovery.recovered, done(bench.root), bench.recovery.notes) == (0, 1, [])
     assert files(bench.out) == {"cats/1.png": image(1).data}
+    assert not (bench.state / "superseded").exists()
 
 
 async def test_part_gives_a_removed_image_back(bench: Bench, reopen: Reopen) -> None:
@@ -304,7 +322,21 @@ async def test_images_kept_in_rejected_are_published(bench: Bench, reopen: Reope
     assert files(bench.state / "rejected") == {}
 
 
-@pytest.mark.parametrize("what", ["torn", "of another request", "of another ledger, as an earlier version kept it"])
+async def test_an_image_from_rejected_that_finds_its_name_taken_is_kept_once(bench: Bench, reopen: Reopen) -> None:
+    await reopen(disk=full(bench))
+    with pytest.raises(StorageError):
+        await bench.make(task(1), 1)
+    (bench.out / "cats/1.png").write_bytes(b"somebody's")
+    await reopen()
+    part = f"cats/{bench.part_name(1, image(1).sha256)}"
+    assert files(bench.out) == {"cats/1.png": b"somebody's", part: image(1).data}
+    assert list(list_rejected(bench.state)) == []
+
+
+OTHERS = ["of another request", "of another manifest", "of another ledger, as an earlier version kept it"]
+
+
+@pytest.mark.parametrize("what", ["torn", *OTHERS])
 async def test_what_is_kept_and_not_the_image_that_is_asked_for_stays(bench: Bench, reopen: Reopen, what: str) -> None:
     await reopen(disk=full(bench))
     with pytest.raises(StorageError):
@@ -314,12 +346,15 @@ async def test_what_is_kept_and_not_the_image_that_is_asked_for_stays(bench: Ben
         kept.path.write_bytes(image(1).data[:-9])
     elif what == "of another request":
         await lose(bench, prompt="a dog")
+    elif what == "of another manifest":
+        await reopen(manifest="n")
     else:
         facts = kept.path.with_name(kept.name + ".facts.json")
         facts.write_bytes(facts.read_bytes().replace(b"cats/1", b"dogs/7"))
         for path in (facts, kept.path):
             path.rename(path.with_name(path.name.removeprefix(f"{bench.store.ledger_id}-")))
-    await reopen()
+    if what != "of another manifest":
+        await reopen()
     assert (bench.recovery.recovered, files(bench.out)) == (0, {})
     assert [each.sha256 for each in list_rejected(bench.state)] == [kept.sha256]
 
@@ -362,6 +397,11 @@ async def test_touched_file_is_hashed_once(bench: Bench, reopen: Reopen) -> None
     os.utime(bench.out / "cats/1.png", ns=(1, 1))
     await reopen()
     assert verified(bench.root) == ([], [])
+    with bench.reader() as reader:
+        known = reader.known("cats/1")
+    assert known is not None
+    assert known.artifact is not None
+    assert known.artifact.mtime_ns == 1
     disk = FaultyDisk()
     await reopen(disk=disk)
     assert not any(call == "read" for call, _ in disk.calls)

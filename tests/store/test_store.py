@@ -73,6 +73,12 @@ async def test_unknowns_belong_to_one_fingerprint(bench: Bench) -> None:
         assert (known.unknowns, known.attempts, known.state) == (0, 3, TaskState.PENDING)
 
 
+async def test_P9_an_unknown_keeps_what_was_set_aside_while_it_was_in_flight(bench: Bench) -> None:
+    await end(bench, SILENCE, TaskState.UNKNOWN, unknown=PRICE + 5_000)  # its like had cost more
+    with bench.reader() as reader:
+        assert reader.spend().unknown_microusd == PRICE + 5_000
+
+
 async def test_body_is_kept_before_the_attempt_is_closed(bench: Bench) -> None:
     failure = Failure(
         fault=Fault.BROKEN, billed=Billed.YES, reason="not JSON", body=b"{oops", status=200, request_id="r"
