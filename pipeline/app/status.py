@@ -4,13 +4,15 @@ Reads the ledger through `LedgerReader` and, for what a run would send next, the
 """
 
 import os
+import pickle
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -36,16 +38,33 @@ CHANGED: Final = "the manifest asks for something else now"
 
 def status(setup: Setup) -> Status:
     """Count tasks by state and sum up money, all of one moment."""
-    with status_with_tasks(setup) as (found, _):
+    with _snapshot(setup) as (found, _):
         return found
 
 
 @contextmanager
 def status_with_tasks(setup: Setup) -> Iterator[tuple[Status, Iterator[StatusTask]]]:
-    """Give the state of a manifest and its tasks, of one moment.
+    """Give the state of a manifest and its tasks, of one moment; they may be read as slowly as a pager shows them.
 
-    Beside a run everything comes from the ledger: what that has in hand is neither a conflict nor unknown.
+    Until its last reader ends, SQLite's log only grows: 30 KB for each image of a run beside it.
     """
+    with tempfile.TemporaryFile() as scratch:
+        with _snapshot(setup) as (found, tasks):
+            for task in tasks:
+                pickle.dump(task, scratch)
+        scratch.seek(0)
+        yield found, _unpickled(scratch)
+
+
+def _unpickled(scratch: IO[bytes]) -> Iterator[StatusTask]:
+    with suppress(EOFError):
+        while True:
+            yield pickle.load(scratch)  # noqa: S301 - our own file, without a name
+
+
+@contextmanager
+def _snapshot(setup: Setup) -> Iterator[tuple[Status, Iterator[StatusTask]]]:
+    """Beside a run everything comes from the ledger: what that has in hand is neither a conflict nor unknown."""
     with reading(setup) as reader, reader.snapshot():
         going = reader.run_that_goes_on()
         if is_held(setup.manifest.state_dir) is False:  # its process died

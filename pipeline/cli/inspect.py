@@ -1,6 +1,7 @@
 """The verbs that only read: plan, status, report, judge, explain, cost, export."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -70,9 +71,9 @@ def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool
         else:
             view.show_history(history, console, is_play_money=setup.is_play_money)
         return Exit.OK
-    with status.status_with_tasks(setup) as (found, lines):
+    with status.status_with_tasks(setup) if tasks else nullcontext((status.status(setup), ())) as (found, lines):
         if is_json:
-            for line in view.status_lines(found, lines if tasks else ()):
+            for line in view.status_lines(found, lines):
                 print_json(line)
             return Exit.OK
         view.show_status(found, console)

@@ -32,6 +32,7 @@ D = TypeVar("D", bound="DataclassInstance")
 
 QUARTER_US: Final = 900_000_000  # a quarter of an hour: what every time zone's day is made of
 BUSY_S: Final = 30.0
+BATCH: Final = 500  # rows that are read at once where each takes long
 LATEST: Final = datetime.max.replace(tzinfo=UTC)
 _COUNTS: Final = msgspec.json.Decoder(dict[str, int])
 _RECORD: Final = msgspec.json.Decoder(dict[str, object])
@@ -97,11 +98,16 @@ class LedgerReader:
         return map(self._known, self._rows("all_known"))
 
     def all_done(self) -> Iterator[tuple[str, Artifact]]:
-        """Walk id and image of every done task of this manifest."""
-        for task_id, *columns in self._rows("all_done"):
-            artifact = self._decoded(rows.artifact_of, columns)
-            assert artifact is not None
-            yield str(task_id), artifact
+        """Walk id and image of every done task of this manifest.
+
+        In batches: an open statement keeps SQLite's log growing, and images may be hashed for hours beside a run.
+        """
+        after = 0
+        while batch := list(self._rows("all_done", after=after, most=BATCH)):
+            for after, task_id, *columns in batch:  # noqa: B007 - the last one is where the next batch begins
+                artifact = self._decoded(rows.artifact_of, columns)
+                assert artifact is not None
+                yield str(task_id), artifact
 
     def flags(self) -> Counter[str]:
         """Count this manifest's done images by what checks found in them."""

@@ -56,6 +56,17 @@ async def test_l12_open_reader_sees_new_rows_and_blocks_nobody(bench: Bench) -> 
         assert reader.known("cats/2") is not None
 
 
+async def test_walking_images_lets_the_log_be_reset(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.store.reader.BATCH", 2)
+    for number in range(5):
+        await bench.make(task(number), number)
+    with bench.reader() as reader, closing(sqlite3.connect(bench.state / "ledger.sqlite")) as other:
+        walk = reader.all_done()
+        first, _ = next(walk)
+        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+        assert [first, *(task_id for task_id, _ in walk)] == [f"cats/{number}" for number in range(5)]
+
+
 async def test_what_is_dated_later_than_now_is_not_part_of_today(bench: Bench, reopen: Reopen) -> None:
     """A clock that was ahead one night."""
     await reopen(clock=lambda: datetime(2027, 11, 22, tzinfo=UTC))
