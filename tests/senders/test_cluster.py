@@ -1,7 +1,8 @@
 """Sending through workers that die: what is unknown, what is taken over, when there is nobody left. No cluster."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -338,3 +339,35 @@ async def test_a_ray_that_does_not_start_is_no_bug(monkeypatch: pytest.MonkeyPat
     with pytest.raises(TryLater, match=r"cannot be reached \(The current node timed out .*nothing was sent"):
         async with cluster.joined("local", cpus=1):
             pass
+
+
+@pytest.mark.parametrize(
+    ("said", "taken", "mode"),
+    [
+        (None, "token", "token"),
+        (None, "disabled", "disabled"),
+        ("token", "token", "token"),
+        ("disabled", "token", None),
+    ],
+    ids=["token", "open", "said", "other"],
+)
+def test_a_cluster_is_joined_in_the_mode_that_it_takes(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, taken: str, mode: str | None
+) -> None:
+    """Ray's own rule for a mode that nobody set differs between `ray start`, `ray.init` and a plain client."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if said is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", said)
+
+    def refusal(_address: str, environ: Mapping[str, str]) -> str:
+        return "" if environ["RAY_AUTH_MODE"] == taken else "ray.exceptions.AuthenticationError: InvalidAuthToken"
+
+    monkeypatch.setattr(cluster, "_refusal", refusal)
+    with cluster._environment("head:6379"):
+        if mode is None:
+            with pytest.raises(InputError, match="has another token than this machine"):
+                cluster._choose_mode("head:6379")
+        else:
+            cluster._choose_mode("head:6379")
+            assert os.environ["RAY_AUTH_MODE"] == mode
+    assert os.environ.get("RAY_AUTH_MODE") == said
