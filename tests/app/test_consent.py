@@ -1,5 +1,6 @@
 """What may be spent now: budgets for day and month less what this day and this month have seen."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from pipeline.app import context, plan
 from pipeline.app.consent import at_most, wallet_of, with_consent
 from pipeline.app.planning import reading
+from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.inputs import read_digest
+from pipeline.settings import Budget
 from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
@@ -55,3 +58,8 @@ def test_P9_a_yes_to_the_first_job_of_a_chain_is_no_yes_to_the_others(
     assert found.most.known_price == 7_344_300
     assert with_consent(setup, found, lambda _question: True).limits.budget.run == ceiling
     assert at_most(setup, found, None) == (36_721_500 if ceiling is None else None)
+    for answer, text in ((lambda _question: False, "not confirmed"), (None, "confirm with --yes")):
+        with pytest.raises(InputError, match=text):
+            with_consent(setup, found, answer)
+    bounded = replace(setup, limits=replace(setup.limits, budget=Budget(day=9_000_000)))
+    assert with_consent(bounded, found, None) is bounded

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,7 @@ def test_a_retired_model_is_told_once_by_every_verb_that_looks(imgpipe: Imgpipe,
         assert (ended.exit, ended.err.count(text)) == (0, 1)
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed")
 def test_a_cluster_that_cannot_be_used_is_bad(imgpipe: Imgpipe) -> None:
     """What a cluster that answers says is in `tests/e2e/test_cluster`."""
     with socket.socket() as free:
