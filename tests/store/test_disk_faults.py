@@ -197,6 +197,13 @@ async def test_directories_that_cannot_be_synced_are_noted_once(bench: Bench, re
     assert sum("cannot sync directories" in text and str(bench.out) in text for text in bench.warnings) == 1
 
 
+async def test_D04_a_directory_whose_sync_fails_stops_the_run(bench: Bench, reopen: Reopen) -> None:
+    out = bench.out / "cats"
+    await reopen(disk=FaultyDisk(lambda call, at: errno.EIO if (call, at) == ("fsync_dir", out) else None))
+    with pytest.raises(StorageError, match="could not be written: Input"):
+        await bench.make(task(1), 1)
+
+
 async def test_ballast_is_given_up_when_space_is_missing(bench: Bench, reopen: Reopen) -> None:
     """D01: the same bytes fit once the ballast is gone."""
     reserve = bench.state / "ballast"
