@@ -194,7 +194,7 @@ class Setup:
 def prepare(path: Path, flags: Flags) -> Setup:
     """Load a manifest and lay the flags over it."""
     manifest = load(
-        path, variables=flags.variables, allow_env=flags.allow_env, simulate=flags.simulate, check=_reachable
+        path, variables=flags.variables, allow_env=flags.allow_env, simulate=flags.simulate, resolve=_reachable
     )
     manifest = replace(manifest, secrets=known_keys(environ=os.environ, dotenv_dir=path.parent))
     if unknown := flags.selection.unknown_jobs(manifest.jobs):
@@ -206,7 +206,7 @@ def prepare(path: Path, flags: Flags) -> Setup:
     setup = Setup(
         manifest=manifest,
         flags=flags,
-        provider=_reachable(manifest.provider),
+        provider=manifest.provider,
         limits=_limits(manifest.limits, flags),
         catalogue=Catalogue(manifest.prices),
         rules=replace(flags.rules, unknown_repeats=manifest.retry.unknown),

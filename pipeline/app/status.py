@@ -80,7 +80,6 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
     else:
         counted = _counted(setup, reader, is_running=going is not None)
     now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
-    last = reader.last_run()
     unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
     unknowns = [each for each in unknowns if not (each.is_open and going is not None)]
     wallet = wallet_of(setup, reader)
@@ -89,7 +88,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
         counted,
         going=going,
         command=setup.command,
-        run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
+        run_microusd=reader.spend_of_last_run().spent_microusd,
         day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
         month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
         unknown_microusd=sum(unknown.price_microusd for unknown in unknowns),

@@ -9,11 +9,10 @@ base; hidden files, thumbnail folders and recycle bins are left out. No file is 
 the names of objects: what stands before a `/` in them is a folder.
 
 Not wcmatch (12.0): it folds the case of whole paths or of nothing, takes [2024] in a name for a choice only, and does
-not say in which folder and how deep a pattern can match, which the walk needs: most of this would stay around it.
+not say in which folders a pattern can match, which the walk needs: most of this would stay around it.
 """
 
 import errno
-import itertools
 import os
 import posixpath
 import re
@@ -37,11 +36,11 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Glob:
-    """Patterns below one folder, and what is left out. `depth`: how many folders deep a match can lie, None for any."""
+    """Patterns below one folder, and what is left out."""
 
     base: str  # absolute
-    depth: int | None
     matcher: re.Pattern[str]
+    reach: re.Pattern[str]  # fits the folders in which a match may lie, with a / before them
     bucket: str  # `s3://bucket`, or empty; then `base` is `/` and what stands before all matches in it
     ignore: re.Pattern[str] | None
     hidden: bool
@@ -70,7 +69,7 @@ class Glob:
 
     def reaches(self, folder: str) -> bool:
         """True when a match may lie in a folder below the base."""
-        return self.names(folder) or any(not name or f"{folder}/".startswith(f"{name}/") for name in self.named)
+        return self.reach.fullmatch(f"/{folder}") is not None
 
     def ignores(self, relative: str) -> bool:
         """True when `ignore` leaves a file or folder out, by its path below the base or as it is written."""
@@ -104,12 +103,11 @@ def compile_globs(
     if bucket:
         patterns, folder = tuple(split_bucket(pattern)[1] for pattern in patterns), "/"
     base, named, rests = _common_base(patterns, folder, is_folder)
-    depths = [rest.count("/") + 1 for rest in rests]
     is_absolute = all(pattern.startswith("/") for pattern in patterns)
     return Glob(
         base=base,
-        depth=None if any("**" in rest.split("/") for rest in rests) else max(depths),
-        matcher=re.compile("|".join(f"(?:{_regex(rest)})" for rest in rests), re.DOTALL),
+        matcher=_either(map(_regex, rests)),
+        reach=_either(map(_folders_regex, rests)),
         bucket=bucket,
         ignore=_compile_ignores(ignore),
         hidden=hidden,
@@ -141,7 +139,7 @@ def _compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
         return None
     whole = [expanded for pattern in patterns for expanded in _expand(pattern)]
     anywhere = [pattern.strip("/") if "/" in pattern else f"**/{pattern}" for pattern in whole]
-    return re.compile("|".join(f"(?:{_regex(pattern)})" for pattern in anywhere), re.DOTALL)
+    return _either(map(_regex, anywhere))
 
 
 def _expand(pattern: str) -> list[str]:
@@ -193,7 +191,8 @@ def _split(prefix: str, pattern: str) -> tuple[str, str]:
 
 
 def _regex(pattern: str) -> str:
-    segments = [segment for segment, _ in itertools.groupby(pattern.split("/"), key=lambda part: part)]
+    names = pattern.split("/")
+    segments = [name for name, after in zip(names, [*names[1:], ""], strict=True) if not name == after == "**"]
     if segments.count("**") > MAX_STARS:
         raise BadValue(f"{pattern!r} holds more than {MAX_STARS} **")
     *folders, last = segments
@@ -204,6 +203,19 @@ def _regex(pattern: str) -> str:
     if dot and suffix:
         return "".join(parts) + _segment(stem) + rf"\.(?i:{_segment(suffix)})"
     return "".join(parts) + _segment(last)
+
+
+def _folders_regex(pattern: str) -> str:
+    """Translate into what fits the folders, each with a / before it, that lead to a match: `a/*.jpg` is `(?:/a)?`."""
+    *folders, last = pattern.split("/")
+    below = "(?:/.*)?" if last == "**" else ""
+    for segment in reversed(folders):
+        below = "(?:/.*)?" if segment == "**" else f"(?:/{_segment(segment)}{below})?"
+    return below
+
+
+def _either(expressions: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{each})" for each in expressions), re.DOTALL)
 
 
 def _segment(text: str) -> str:
@@ -302,8 +314,6 @@ def walk(glob: Glob, own: Collection[Path], left_out: Callable[[str], None]) -> 
 def _entries(glob: Glob, relative: str) -> Iterator[str | Problem]:
     """Yield the relative paths of what one folder holds, folders with a `/` behind, in the order of whole paths."""
     path = glob.location_of(relative) if relative else glob.base
-    depth = relative.count("/") + 2 if relative else 1
-    can_go_deeper = glob.depth is None or depth < glob.depth
     found = []
     try:
         with os.scandir(path) as entries:
@@ -314,7 +324,7 @@ def _entries(glob: Glob, relative: str) -> Iterator[str | Problem]:
                 is_folder = _is_folder(entry)
                 if entry.name.lower() in _SYSTEM_NAMES and not glob.hidden:
                     continue
-                if (is_folder and not (can_go_deeper and glob.reaches(below))) or glob.ignores(below):
+                if (is_folder and not glob.reaches(below)) or glob.ignores(below):
                     continue
                 found.append(f"{below}/" if is_folder else below)
     except OSError as error:

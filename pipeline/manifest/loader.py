@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -149,13 +149,13 @@ def load(
     environ: Mapping[str, str] = os.environ,
     allow_env: Collection[str] = (),
     simulate: bool = False,
-    check: Callable[[ProviderSettings], object] = lambda _provider: None,
+    resolve: Callable[[ProviderSettings], ProviderSettings] = lambda provider: provider,
 ) -> Manifest:
     """Read one manifest. `variables` (`--var`) win over `vars`; `simulate` swaps the provider for the simulator.
 
     `allow_env` names variables that `vars` may read although they look like secrets.
 
-    `check` says what else is wrong with the address, by raising InputError.
+    `resolve` fills in the address, or says what is wrong with it, by raising InputError.
     Raises InputError with every problem, each as `file:line:column: what; what to write instead`.
     """
     too_big = "move long lists into a CSV, JSONL or Parquet file and use `each`"
@@ -169,7 +169,7 @@ def load(
         reader.variables(variables, environ, allow_env), damaged=damaged, sha256=hashlib.sha256(data).hexdigest()
     )
     try:
-        check(manifest.provider)
+        manifest = replace(manifest, provider=resolve(manifest.provider))
     except InputError as error:
         for each in error.problems:
             problems.add(("provider", "base_url"), each.what, each.instead)

@@ -1,5 +1,7 @@
 """Reads the delays that servers name: in headers, details and sentences, whatever they are about. Pure functions.
 
+Not part of `errors`, which says what an answer means: a delay counts whatever that is.
+
 Seen in the wild: `Retry-After` in seconds or as a date (read against the server's own `Date`, because clocks differ),
 `RetryInfo.retryDelay` ("36.7s"), `ErrorInfo.metadata.quotaResetDelay` ("373.8ms"), "Please retry in 36.7s", "Your quota
 will reset after 18h31m10s". Several named: the longest counts. One that is malformed, negative or zero is ignored.

@@ -314,16 +314,23 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.UNREACHABLE, Billed.NO, f"no connection: {why or str(error) or type(error).__name__}"
         case TooLargeError():
             return Fault.OTHER, Billed.MAYBE, ""
-        case TimeoutError():
-            return Fault.SILENCE, Billed.MAYBE, why or "no answer in time"
-        case aiohttp.ClientResponseError():  # its status 400 is aiohttp's own, not the server's
-            return Fault.SILENCE, Billed.MAYBE, f"an answer that is not HTTP: {error.message}"
-        case aiohttp.ServerDisconnectedError():
-            return Fault.SILENCE, Billed.MAYBE, "the connection was closed before the answer"
-        case aiohttp.ClientPayloadError():
-            return Fault.SILENCE, Billed.MAYBE, f"the answer was cut: {error}"
         case _:
-            return Fault.SILENCE, Billed.MAYBE, f"the connection was lost: {error}"
+            return Fault.SILENCE, Billed.MAYBE, _silence_words(error, why)
+
+
+def _silence_words(error: Exception, why: str) -> str:
+    """Say how a request that may have been executed was left without a whole answer."""
+    match error:
+        case TimeoutError():
+            return why or "no answer in time"
+        case aiohttp.ClientResponseError():  # its status 400 is aiohttp's own, not the server's
+            return f"an answer that is not HTTP: {error.message}"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed before the answer"
+        case aiohttp.ClientPayloadError():
+            return f"the answer was cut: {error}"
+        case _:
+            return f"the connection was lost: {error}"
 
 
 def _system_words(error: OSError) -> str:

@@ -82,16 +82,17 @@ _EMPTY = ReportRow(id="", job="", row="", variant=1, state=TaskState.PENDING, pr
 def write_tables(folder: Path, rows: Iterable[ReportRow]) -> None:
     """Write both tables into `folder`; they take their names only when every row is written."""
     columns: dict[str, None] = {}  # in the order in which they were seen
-    with replaced(folder / "tasks.csv", bom=True) as csv_file, replaced(folder / "tasks.jsonl") as jsonl_file:
-        for record in map(task_record, rows):
-            if len(columns) < _MOST_COLUMNS:
-                columns |= dict.fromkeys(record)
-            jsonl_file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    with replaced(folder / "tasks.csv", bom=True) as csv_file, replacing(folder / "tasks.jsonl") as part:
+        with _new_text(part) as jsonl_file:
+            for record in map(task_record, rows):
+                if len(columns) < _MOST_COLUMNS:
+                    columns |= dict.fromkeys(record)
+                jsonl_file.write(json.dumps(record, ensure_ascii=False) + "\n")
         writer = csv.writer(csv_file, lineterminator="\r\n")
         writer.writerow(_cell(name) for name in columns or task_record(_EMPTY))
-        jsonl_file.seek(0)
-        for record in map(json.loads, jsonl_file):
-            writer.writerow([_cell(record.get(name)) for name in columns])
+        with part.open(encoding="utf-8", newline="") as jsonl_file:  # anew: rclone mount reads nothing being written
+            for record in map(json.loads, jsonl_file):
+                writer.writerow([_cell(record.get(name)) for name in columns])
 
 
 @contextmanager
@@ -100,9 +101,12 @@ def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
 
     `bom`: start with the byte-order mark that spreadsheets want before they read UTF-8.
     """
-    encoding = "utf-8-sig" if bom else "utf-8"
-    with replacing(path) as part, part.open("x+", encoding=encoding, errors="replace", newline="") as file:
+    with replacing(path) as part, _new_text(part, encoding="utf-8-sig" if bom else "utf-8") as file:
         yield file
+
+
+def _new_text(path: Path, *, encoding: str = "utf-8") -> IO[str]:
+    return path.open("x", encoding=encoding, errors="replace", newline="")
 
 
 def task_record(row: ReportRow) -> dict[str, object]:

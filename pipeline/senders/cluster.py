@@ -73,7 +73,7 @@ async def joined(address: str, *, cpus: int, is_rehearsal: bool = False) -> Asyn
             death = await _connected(options)
             if address != LOCAL:
                 await asyncio.to_thread(_check_reach, address, is_rehearsal=is_rehearsal)
-            yield Cluster(address=address, death=death)
+            yield Cluster(address=address, head=None if address == LOCAL else address, death=death)
         finally:
             await asyncio.to_thread(_shutdown)
 
@@ -118,6 +118,8 @@ def _environment(address: str) -> Iterator[None]:
     wanted: dict[str, str | None] = {"RAY_ADDRESS": None, "RAY_USAGE_STATS_ENABLED": "0"}
     if address == LOCAL:  # a token for this run alone; without it Ray writes one to the home directory
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    else:
+        wanted["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE")  # put back, whatever `_choose_mode` finds out
     former = {name: os.environ.get(name) for name in wanted}
     _set(wanted)
     try:
@@ -163,9 +165,23 @@ async def _refuse_unreachable(address: str) -> None:
     except OSError as error:
         why = error.strerror or "no answer"
         raise TryLater(f"Ray at {address} cannot be reached ({why}); nothing was sent") from None
-    if "InvalidAuthToken" in await asyncio.to_thread(_refusal, address, dict(os.environ)):
-        what = f"the cluster at {address} has another token than this machine"
-        raise InputError(f"{what}; copy ~/.ray/auth_token of its head node here (ray get-auth-token)")
+    await asyncio.to_thread(_choose_mode, address)
+
+
+def _choose_mode(address: str) -> None:
+    """Have Ray show a token where the cluster asks for one, unless a person has said; a cluster takes one mode only.
+
+    Raises InputError: the token is another one, or there is none.
+    """
+    said = os.environ.get("RAY_AUTH_MODE")
+    modes = ("disabled", "token") if said is None else (said,)
+    for mode in modes:
+        refusal = _refusal(address, {**os.environ, "RAY_AUTH_MODE": mode})
+        if not refusal or (mode == modes[0] and "InvalidAuthToken" not in refusal):  # else Ray says what is wrong
+            os.environ["RAY_AUTH_MODE"] = mode
+            return
+    what = f"the cluster at {address} has another token than this machine"
+    raise InputError(f"{what}; copy ~/.ray/auth_token of its head node here (ray get-auth-token)")
 
 
 def _refusal(address: str, environ: Mapping[str, str]) -> str:

@@ -161,14 +161,12 @@ def is_named_part(name: str) -> bool:
     return match is not None and match[1] is not None
 
 
-def written_by(part: FoundPart, record: AttemptRecord, ledger_id: str) -> bool:
-    """Say whether a part holds the image of this attempt of this ledger.
+def written_by(part: FoundPart, record: AttemptRecord) -> bool:
+    """Say whether a part of the older form holds the image of this attempt.
 
-    The older form has only a number, which another ledger over the same directory gave as well. Such a part counts if
-    it lies beside the task's name, is what the attempt is known to have brought, and was written while it lasted.
+    It has only a number, which another ledger over the same directory gave as well. So it counts if it lies beside the
+    task's name, is what the attempt is known to have brought, and was written while it lasted.
     """
-    if part.ledger_id is not None:
-        return part.ledger_id == ledger_id
     if part.folder != split(record.name)[0] or record.received not in (None, part.sha256):
         return False
     with part.tree.directory(part.folder) as fd:

@@ -382,10 +382,12 @@ SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0
   coalesce(sum(CASE WHEN state IN ('sent', 'unknown') THEN reserved_microusd END), 0)
 FROM attempt INDEXED BY attempt_time_money WHERE sent_at BETWEEN :since AND :until
 
--- name: spend_of_run
+-- name: spend_of_last_run
+-- A rebuild is none.
 SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),
   coalesce(sum(CASE WHEN state IN ('sent', 'unknown') THEN reserved_microusd END), 0)
-FROM attempt INDEXED BY attempt_run_money WHERE run = :run
+FROM attempt INDEXED BY attempt_run_money
+WHERE run = (SELECT max(run) FROM run WHERE manifest = :manifest AND reason NOT LIKE 'rebuilt%')
 
 -- name: dearest
 -- The dearest answer of each model, size and tier: what its request asked for stands in the task's record.
@@ -411,9 +413,6 @@ GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 -- CROSS JOIN: by the index of times; from the tasks it would look at every attempt there ever was.
 SELECT count(*) FROM attempt CROSS JOIN task USING (task)
 WHERE attempt.sent_at >= :since AND attempt.state = 'ok' AND manifest = :manifest
-
--- name: last_run
-SELECT run FROM run WHERE manifest = :manifest AND reason NOT LIKE 'rebuilt%' ORDER BY run DESC LIMIT 1
 
 -- name: run_that_goes_on
 SELECT run, started_at, found, manifest FROM run WHERE ended_at IS NULL AND found <> '' AND run = (SELECT max(run) FROM run)

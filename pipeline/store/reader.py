@@ -202,9 +202,9 @@ class LedgerReader:
             return self._spend("spend_all")
         return self._spend("spend_since", since=to_us(since), until=to_us(until))
 
-    def run_spend(self, run: int) -> Spend:
-        """Sum the money of one run."""
-        return self._spend("spend_of_run", run=run)
+    def spend_of_last_run(self) -> Spend:
+        """Sum the money of this manifest's last run; a rebuild is none."""
+        return self._spend("spend_of_last_run")
 
     def dearest(self, since: datetime) -> dict[tuple[str, str, str], int]:
         """Return what the dearest answer since then cost, by model, size and tier; of all manifests.
@@ -286,10 +286,6 @@ class LedgerReader:
             images=attempts["ok"],
             seen_at=datetime.now(UTC),
         )
-
-    def last_run(self) -> int | None:
-        """Return the number of this manifest's last run; a rebuild is none."""
-        return self._value(int, "last_run")
 
     def runs(self) -> list[datetime]:
         """Return when each run began, the oldest first."""

@@ -143,7 +143,7 @@ class Recoverer:
             self._count_foreign(part)
             return
         record = self._record(part.attempt)
-        if record is None or not parts.written_by(part, record, self._ledger_id):
+        if record is None or (part.ledger_id is None and not parts.written_by(part, record)):
             self._found.note_foreign(part.path)
             return
         disk = part.tree.disk

@@ -1,5 +1,6 @@
 """What may be spent now: budgets for day and month less what this day and this month have seen."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from pipeline.app import context, plan
 from pipeline.app.consent import at_most, wallet_of, with_consent
 from pipeline.app.planning import reading
+from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.inputs import read_digest
+from pipeline.settings import Budget
 from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
@@ -39,6 +42,40 @@ async def test_P9_a_day_begins_where_limits_say(imgpipe: Imgpipe, hour: int, lef
         assert wallet_of(setup, reader).left_microusd == left
 
 
+@pytest.mark.parametrize(
+    ("variants", "model", "ceiling"),
+    [
+        (102, "", 5_000_000),
+        (103, "", None),
+        (16, "model: mine, ", 0),
+        (17, "model: mine, ", None),
+    ],
+    ids=["4.99", "5.04", "16 of an unknown price", "17 of an unknown price"],
+)
+def test_P9_more_than_five_dollars_want_a_yes_and_less_are_the_ceiling(
+    imgpipe: Imgpipe, variants: int, model: str, ceiling: int | None
+) -> None:
+    path = imgpipe.folder / "shop.yaml"
+    path.write_text(f"jobs: {{a: {{{model}prompt: A, variants: {variants}, items: {{x: {{}}}}}}}}\n")
+    setup = context.prepare(path, context.Flags())
+    found = plan.plan(setup).plan
+    if ceiling is None:
+        with pytest.raises(InputError, match="confirm with --yes"):
+            with_consent(setup, found, None)
+    else:
+        assert (with_consent(setup, found, None).limits.budget.run or 0) == ceiling
+
+
+@pytest.mark.parametrize("budget", ["run", "day", "month"])
+def test_P9_a_budget_wants_a_known_price(imgpipe: Imgpipe, budget: str) -> None:
+    path = imgpipe.folder / "shop.yaml"
+    path.write_text(
+        f"limits: {{budget: {{{budget}: 1}}}}\njobs: {{a: {{model: mine, prompt: A, items: {{x: {{}}}}}}}}\n"
+    )
+    with pytest.raises(InputError, match="write it under `prices:`"):
+        plan.plan(context.prepare(path, context.Flags()))
+
+
 CHAIN = "a: {prompt: A, variants: 150, items: {x: {}}}, b: {each: {job: a}, images: ['{{ file.path }}'], prompt: B}"
 
 
@@ -55,3 +92,8 @@ def test_P9_a_yes_to_the_first_job_of_a_chain_is_no_yes_to_the_others(
     assert found.most.known_price == 7_344_300
     assert with_consent(setup, found, lambda _question: True).limits.budget.run == ceiling
     assert at_most(setup, found, None) == (36_721_500 if ceiling is None else None)
+    for answer, text in ((lambda _question: False, "not confirmed"), (None, "confirm with --yes")):
+        with pytest.raises(InputError, match=text):
+            with_consent(setup, found, answer)
+    bounded = replace(setup, limits=replace(setup.limits, budget=Budget(day=9_000_000)))
+    assert with_consent(bounded, found, None) is bounded

@@ -229,7 +229,7 @@ def test_R15_a_thread_that_still_works_does_not_hold_the_end_up() -> None:
 def test_R15_a_thread_that_a_signal_kept_from_beginning_does_not_hold_the_end_up() -> None:
     done = crowd(
         "import threading\nfrom contextlib import suppress\nfrom pipeline.cli import terminal\n"
-        "def interrupted(*_): raise KeyboardInterrupt\n"
+        "def interrupted(*_, **__): raise KeyboardInterrupt\n"
         "threading._start_new_thread = threading._start_joinable_thread = interrupted\n"
         "thread = threading.Thread(target=print)\n"
         "with suppress(KeyboardInterrupt): thread.start()\n"

@@ -1,13 +1,17 @@
 """Folders give their files sorted, once each, and never our own."""
 
 import errno
+import glob as pythons
+import itertools
 import os
 
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.globbing import compile_globs
+from pipeline.manifest.globbing import MAX_STARS, compile_globs, walk
 from pipeline.manifest.inputs import read_digest
 
 
@@ -58,6 +62,34 @@ def test_pattern_takes(desk, each, expected):
     for name in ("a.jpg", "_x/b.jpg", "sub/_c.jpg", "sub/d.jpg", ".h/e.jpg"):
         desk.write(f"photos/{name}")
     assert rows(desk, each) == expected
+
+
+SEGMENTS = ["a", "b", "*", "?", "a*", "*b", "[ab]", "[!a]", "**"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tree")
+    for depth in range(1, 5):
+        for names in itertools.product(("a", "b", "ab"), repeat=depth - 1):
+            path = root.joinpath(*names)
+            path.mkdir(exist_ok=True)
+            for name in ("a.x", "b.y"):
+                (path / name).touch()
+    return root
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(SEGMENTS), max_size=3), st.sampled_from(["*", "a.x", "*.x", "?.y", "**"]))
+@example(["*", "*", "*"], "*.x")  # the same segment twice is two folders
+@example(["**", "a", "a", "**"], "*.y")
+def test_a_pattern_takes_what_the_glob_of_python_takes(tree, folders, last):
+    pattern = "/".join([*folders, last])
+    assume(pattern.split("/").count("**") <= MAX_STARS)
+    glob = compile_globs((pattern,), str(tree), is_folder=os.path.isdir, ignore=(), hidden=False)
+    taken = {glob.location_of(path) for path in walk(glob, (), lambda _: None)}
+    found = [tree / path for path in pythons.glob(pattern, root_dir=tree, recursive=True)]  # noqa: PTH207 - an oracle
+    assert taken == {str(path) for path in found if path.is_file()}
 
 
 SYSTEM_FOLDERS = ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".Trashes"]
@@ -363,6 +395,9 @@ def test_patterns_of_several_places_look_nowhere_else(desk, monkeypatch):
         "a/x/1.jpg", "b/2.jpg", "b/y/3.jpg", "made/night/5.jpg",
     ]  # fmt: skip
     assert seen == [".", "a", "a/x", "b", "b/y", "made", "made/night"]
+    seen.clear()
+    assert rows(desk, "files: '[ab]/?/[1-3].jpg'") == ["a/x/1.jpg", "b/y/3.jpg"]
+    assert seen == [".", "a", "a/x", "b", "b/y"]
 
 
 def test_a_walk_does_not_enter_the_folders_of_the_kernel(desk):

@@ -1,10 +1,12 @@
 import csv
+import errno
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,6 +47,20 @@ def test_both_tables_say_the_same() -> None:
     assert cells["prompt"] == "A poster,\nin two lines"
     assert (cells["tags"], cells["matrix"], cells["price_usd"]) == ("hero, print", "mood=dawn", "0.039")
     assert (cells["width"], record["finished_at"]) == ("", "2026-11-22T00:00:00+00:00")
+
+
+def test_tables_need_no_file_that_is_read_and_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """rclone mount, as it is without a cache, has none."""
+    real = Path.open
+
+    def open_one_way(path: Path, mode: str = "r", **options: Any) -> Any:
+        if "+" in mode:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return real(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_one_way)
+    [cells], [record] = written(ROW)
+    assert (cells["id"], record["id"]) == (ROW.id, ROW.id)
 
 
 def test_row_fields_are_columns_of_their_own() -> None:

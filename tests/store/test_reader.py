@@ -163,12 +163,12 @@ async def test_days_are_those_of_the_time_zone(bench: Bench, reopen: Reopen) -> 
     assert found == [("2026-11-20",), ("2026-11-21",)]
 
 
-@pytest.mark.parametrize("name", ["spend_since", "spend_of_run"])
+@pytest.mark.parametrize("name", ["spend_since", "spend_of_last_run"])
 async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
     with bench.reader() as reader:
         assert reader._connection is not None
         plan = reader._connection.execute(
-            f"EXPLAIN QUERY PLAN {query(name)}", {"since": 0, "until": 1, "run": 1}
+            f"EXPLAIN QUERY PLAN {query(name)}", {"since": 0, "until": 1, "manifest": "m"}
         ).fetchall()
     assert any("USING COVERING INDEX" in row[3] for row in plan)
 
