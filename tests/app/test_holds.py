@@ -8,7 +8,9 @@ import pytest
 
 from pipeline.app import consent, context
 from pipeline.app.planning import reading
+from pipeline.errors import TryLater
 from pipeline.store.resources import StoreSettings
+from pipeline.store.rows import Hold
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 
@@ -55,6 +57,22 @@ def test_the_hold_of_somebody_else_binds_nobody_here(imgpipe: Imgpipe, owner: di
     path = imgpipe.manifest(MUGS)
     held(path, at=datetime.now(UTC), **owner)
     assert imgpipe("run", path).exit == 0
+
+
+class OneModel:
+    """A ledger in which one model waits."""
+
+    def holds(self) -> list[Hold]:
+        now = datetime.now(UTC)
+        hold = Hold(provider="", key="", model="dear", set_at=now, not_before=now + HOUR, reason="quota")
+        return [hold]
+
+
+def test_a_hold_of_one_model_leaves_the_others(imgpipe: Imgpipe) -> None:
+    setup = context.prepare(imgpipe.manifest(MUGS), context.Flags())
+    assert consent.held_models(setup, OneModel(), {"dear", "other"}).keys() == {"dear"}
+    with pytest.raises(TryLater):
+        consent.held_models(setup, OneModel(), {"dear"})
 
 
 def test_a_hold_dated_by_a_clock_that_was_ahead_is_told_and_forgotten(imgpipe: Imgpipe) -> None:
