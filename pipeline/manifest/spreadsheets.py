@@ -354,8 +354,8 @@ _BUILT_IN |= dict.fromkeys((b"4", b"39", b"40", b"43", b"44"), "#,##0.00")
 def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, tuple[str, str]]:
     """Return the styles of an xlsx workbook that give a number zeros, decimals or a percent sign: index -> format.
 
-    With each: the format that the version before this one applied, or "". Currencies and the signs between thousands are left
-    out: what they are depends on who looks.
+    With each: the format that the version before this one applied, or "". Currencies and the signs between thousands
+    are left out: what they are depends on who looks.
     """
     part, codes = "xl/styles.xml", dict(_BUILT_IN)
     styles = archive.read(part) if part in archive.namelist() else b""

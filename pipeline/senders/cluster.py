@@ -73,7 +73,7 @@ async def joined(address: str, *, cpus: int, is_rehearsal: bool = False) -> Asyn
             death = await _connected(options)
             if address != LOCAL:
                 await asyncio.to_thread(_check_reach, address, is_rehearsal=is_rehearsal)
-            yield Cluster(address=address, death=death)
+            yield Cluster(address=address, head=None if address == LOCAL else address, death=death)
         finally:
             await asyncio.to_thread(_shutdown)
 

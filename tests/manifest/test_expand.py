@@ -158,6 +158,7 @@ CHANGES = [
     ("aspect-ratio", "aspect_ratio: 1:1", "params"),
     ("seed", "seed: 2", "params"),
     ("temperature", "temperature: 0", "params"),
+    ("thinking", "thinking: high", "params"),
     ("params", "params: {x: 2}", "params"),
     ("safety", "safety: {A: B}", "params"),
     ("model", "model: m2", "model"),
