@@ -188,7 +188,7 @@ def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Lend a new name beside `path` to write to; it becomes `path` when the block ends well, and goes otherwise."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")  # short: the name of `path` may have the longest length
     try:
         yield part
         part.replace(path)
