@@ -323,7 +323,9 @@ async def test_few_free_files_count_as_a_disk_that_is_nearly_full(bench: Bench, 
     disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=1 << 30, f_frsize=4096, f_files=99, f_favail=left)  # type: ignore[method-assign,assignment,return-value]
     await reopen(disk=disk)
     assert [await bench.store.free_bytes() for _ in range(2)] == [left * FILE_BYTES] * 2
-    assert sum(f"only {left} more files (inodes) fit" in text for text in bench.warnings) == 2  # once for each directory
+    assert (
+        sum(f"only {left} more files (inodes) fit" in text for text in bench.warnings) == 2
+    )  # once for each directory
 
 
 async def test_r26_images_are_saved_when_descriptors_run_out(bench: Bench, many_files: Callable[[], list[int]]) -> None:
