@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -250,6 +250,8 @@ def _address(setup: Setup | None) -> Check:
         advice = f"{trust_advice(os.environ)}; a wrong clock makes this too"
     except OSError as error:
         what, advice = str(error.strerror or error), "check provider.base_url, the network and HTTPS_PROXY"
+    except HTTPException:
+        what, advice = "what answers is no HTTP proxy", "check HTTPS_PROXY"
     else:
         took = f"{(time.monotonic() - started) * 1000:.0f} ms"
         return _ok("address", f"{where} answers{' over TLS' if address.startswith('https') else ''} in {took}")
@@ -257,7 +259,7 @@ def _address(setup: Setup | None) -> Check:
 
 
 def _connect(address: str, proxy: Proxy | None) -> None:
-    """Connect to a server, and end the connection after the TLS handshake. Raises OSError.
+    """Connect to a server, and end the connection after the TLS handshake. Raises OSError, HTTPException.
 
     Of a proxy that speaks TLS itself, only its own handshake is tried.
     """

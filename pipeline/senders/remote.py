@@ -364,7 +364,7 @@ async def opened(sender: ClusterSender, order: object) -> AsyncIterator[ClusterS
             for worker in sender.dispatch.workers
         ]
         if sender.head is not None:
-            keepers.append(group.create_task(sender.watch_head(sender.head), name="watch the head"))
+            keepers.append(group.create_task(sender.watch_head(sender.head), name="watch-head"))
         try:
             yield sender
         except Exception as error:  # raised below: not wrapped in a group

@@ -188,7 +188,7 @@ def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Lend a new name beside `path` to write to; it becomes `path` when the block ends well, and goes otherwise."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")  # short: the name of `path` may have the longest length
     try:
         yield part
         part.replace(path)
@@ -348,7 +348,7 @@ class Tree:
         """Return what this user may still write here, with FILE_BYTES for each file (inode) where those are scarcer."""
         status = self.disk.statvfs(self.fd)
         free = status.f_bavail * status.f_frsize
-        if not status.f_favail or status.f_favail * FILE_BYTES >= free:  # 0: they are not counted (btrfs, FAT, SMB)
+        if not status.f_files or status.f_favail * FILE_BYTES >= free:  # 0: they are not counted (btrfs, FAT, SMB)
             return free
         if status.f_favail < FEW_FILES and not self._is_few_noted:
             self._is_few_noted = True

@@ -1,6 +1,8 @@
 """Orders to wait: whom they bind, what a clock that was ahead makes of them, and how a person overrules one."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -73,6 +75,15 @@ def test_a_hold_of_one_model_leaves_the_others(imgpipe: Imgpipe) -> None:
     assert consent.held_models(setup, OneModel(), {"dear", "other"}).keys() == {"dear"}
     with pytest.raises(TryLater):
         consent.held_models(setup, OneModel(), {"dear"})
+
+
+def test_P11_a_model_that_waits_is_not_asked_beside_others(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {items: {a: {prompt: A, model: gemini-2.5-flash-image}, b: B}}}")
+    held(path, at=datetime.now(UTC))
+    with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite", isolation_level=None)) as connection:
+        connection.execute("UPDATE hold SET model = 'gemini-2.5-flash-image'")
+    assert imgpipe("run", path, "--json").json["attempts"] == 1
+    assert [image.stem for image in imgpipe.images()] == ["b"]
 
 
 def test_a_hold_dated_by_a_clock_that_was_ahead_is_told_and_forgotten(imgpipe: Imgpipe) -> None:

@@ -85,14 +85,24 @@ def test_a_proxy_is_asked_for_the_host_and_its_refusal_is_told(
     assert "sk-canary" not in head + ended.out + ended.err
 
 
-def refused(server: socket.socket) -> bytes:
+def test_what_is_no_proxy_is_a_bad_address_and_no_bug(imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMETAPI_KEY", "sk-canary-7f3a")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.getsockname()[1]}")
+        pool.submit(refused, server, b"SSH-2.0-OpenSSH_9.9\r\n")
+        ended = imgpipe("doctor", real(imgpipe.folder, "https://imgpipe-test.invalid"))
+    assert ended.exit == 7
+    assert "what answers is no HTTP proxy; check HTTPS_PROXY" in ended.out
+
+
+def refused(server: socket.socket, answer: bytes = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") -> bytes:
     """Refuse one CONNECT; return its head."""
     connection, _ = server.accept()
     with connection:
         head = b""
         while b"\r\n\r\n" not in head:
             head += connection.recv(1000)
-        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        connection.sendall(answer)
     return head
 
 

@@ -222,7 +222,7 @@ async def test_what_the_ballast_frees_is_not_for_new_requests(bench: Bench, reop
     """D01: it is kept for the images in flight, so nothing new is sent on a disk that was full."""
     reserve = bench.state / "ballast"
     disk = FaultyDisk(lambda call, _: errno.ENOSPC if call == "write" and reserve.exists() else None)
-    disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=20, f_frsize=1 << 20, f_favail=0)  # type: ignore[method-assign,assignment,return-value]
+    disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=20, f_frsize=1 << 20, f_files=0)  # type: ignore[method-assign,assignment,return-value]
     await reopen(disk=disk, reserve_bytes=1 << 20)
     assert await bench.store.free_bytes() == 20 << 20
     await bench.make(task(1), 1)
@@ -308,7 +308,7 @@ async def test_free_bytes_is_the_scarcer_directory(bench: Bench, reopen: Reopen)
 
     class Scarce(Disk):
         def statvfs(self, fd: int):
-            return SimpleNamespace(f_bavail=next(left), f_frsize=4096, f_favail=0)
+            return SimpleNamespace(f_bavail=next(left), f_frsize=4096, f_files=0)
 
     left = iter([1000, 10] * 10)
     await reopen(disk=Scarce())
@@ -316,13 +316,16 @@ async def test_free_bytes_is_the_scarcer_directory(bench: Bench, reopen: Reopen)
     assert await bench.store.free_bytes() == 40960
 
 
-async def test_few_free_files_count_as_a_disk_that_is_nearly_full(bench: Bench, reopen: Reopen) -> None:
+@pytest.mark.parametrize("left", [10, 0], ids=str)
+async def test_few_free_files_count_as_a_disk_that_is_nearly_full(bench: Bench, reopen: Reopen, left: int) -> None:
     """D19: the reserve gives bytes, not inodes; an image in flight must not find none left."""
     disk = FaultyDisk()
-    disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=1 << 30, f_frsize=4096, f_favail=10)  # type: ignore[method-assign,assignment,return-value]
+    disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=1 << 30, f_frsize=4096, f_files=99, f_favail=left)  # type: ignore[method-assign,assignment,return-value]
     await reopen(disk=disk)
-    assert [await bench.store.free_bytes() for _ in range(2)] == [10 * FILE_BYTES] * 2
-    assert sum("only 10 more files (inodes) fit" in text for text in bench.warnings) == 2  # once for each directory
+    assert [await bench.store.free_bytes() for _ in range(2)] == [left * FILE_BYTES] * 2
+    assert (
+        sum(f"only {left} more files (inodes) fit" in text for text in bench.warnings) == 2
+    )  # once for each directory
 
 
 async def test_r26_images_are_saved_when_descriptors_run_out(bench: Bench, many_files: Callable[[], list[int]]) -> None:
