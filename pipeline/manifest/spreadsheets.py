@@ -233,7 +233,7 @@ def sheet_rows(
 
 _CHECK_BYTES = 2 * 2**30  # of address space
 _CHECK_S = 120
-_SAVE_ANEW = "save it anew, without what lies far beside or below the table, or export it as CSV"
+_SAVE_ANEW = "save it again, without what lies far beside or below the table, or export it as CSV"
 _LIMITED = f"""
 try:
     import resource
@@ -440,7 +440,7 @@ def _check_size(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile as error:
-        raise BadValue(f"is not a workbook that can be read: {error}", "save it anew") from None
+        raise BadValue(f"is not a workbook that can be read: {error}", "save it again") from None
     if unpacked > MAX_UNPACKED_BYTES:
         what = f"unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MB"
         raise BadValue(what, "export the sheet as CSV, which is read row by row")

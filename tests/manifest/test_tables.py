@@ -700,4 +700,4 @@ def test_damaged_parquet_is_told_as_such(desk, position):
     desk.write("p.parquet", bytes(whole))
     (problem,) = desk.problems(job("parquet: p.parquet", "p"))
     assert "is not a Parquet file that can be read" in problem.what
-    assert "write it anew" in problem.instead
+    assert "write it again" in problem.instead

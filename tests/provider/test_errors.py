@@ -108,6 +108,19 @@ def test_an_outage_in_the_words_of_the_api_is_free_however_late_it_is_told():
     assert judged(521, PAGE, seconds=90).billed is NO
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "fault"),
+    [
+        pytest.param(500, "blocked [IMAGE_SAFETY]", Fault.REFUSED, id="refusal"),
+        pytest.param(500, "account balance insufficient", Fault.UPSTREAM_ACCOUNT, id="account"),
+        pytest.param(503, "RESOURCE_EXHAUSTED: slow down", Fault.THROTTLED, id="exhausted"),
+        pytest.param(503, "Please retry in 301s.", Fault.QUOTA, id="long-delay"),
+    ],
+)
+def test_a_late_error_without_a_name_means_what_it_says(status, message, fault):
+    assert judged(status, {"error": {"message": message}}, seconds=90).fault is fault
+
+
 def test_every_status_has_an_outcome():
     assert all(errors.outcome(status, errors.ServerError(), None) for status in range(1200))
 
