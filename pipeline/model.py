@@ -186,8 +186,8 @@ class Fault(StrEnum):
     """Why an attempt brought no image: one name per row of the outcomes table. `billed` is that row's column."""
 
     UNREACHABLE = "unreachable"  # DNS, refused, unreachable, connect timeout
-    ADDRESS = "address"  # TLS, proxy 407, redirect, an HTML page as the first answer
-    SILENCE = "silence"  # disconnect, reset, timeout or cut body after the request left; 408, 504, 524
+    ADDRESS = "address"  # TLS, redirect, a proxy that forbids, an HTML page as the first answer
+    SILENCE = "silence"  # disconnect, reset, timeout, cut after the request left; 408, 504, 524, a late nameless 5xx
     BAD_REQUEST = "bad_request"  # 400, 413, 415, 422, other 4xx; 500 with a caller's code
     NOT_FOUND = "not_found"  # 404
     ACCOUNT = "account"  # 401; 402; 403 with a quota or credit code; an account that is limited or disabled

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -37,7 +38,7 @@ from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import check_address, find_key, find_proxy, key_doubt, trust_advice
+from pipeline.provider.credentials import Proxy, check_address, find_key, find_proxy, key_doubt, trust_advice
 from pipeline.settings import SPARE_FILES, Kind, Limits, ProviderSettings
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
@@ -227,7 +228,7 @@ def _key(setup: Setup | None) -> Check:
 
 
 def _address(setup: Setup | None) -> Check:
-    """Connect once to where requests would go, or to the proxy in between. Not one byte is sent."""
+    """Connect once to where requests would go, through a proxy in between. No request is sent."""
     if setup is not None and setup.is_play_money and setup.provider.base_url is None:
         return _ok("address", "the built-in simulator: no network is needed")
     try:
@@ -235,16 +236,11 @@ def _address(setup: Setup | None) -> Check:
         proxy = find_proxy(address, os.environ)
     except InputError as error:
         return _bad("address", str(error), exit=Exit.ACCOUNT)
-    parts = urlsplit(address if proxy is None else proxy.url)
-    tls = ssl.create_default_context() if parts.scheme == "https" else None
-    host, port = parts.hostname or "", parts.port or (80 if tls is None else 443)
-    where = f"{host}:{port}" + ("" if proxy is None else " (a proxy)")
+    where = _host_and_port(address) + ("" if proxy is None else f" through the proxy {_host_and_port(proxy.url)}")
 
     started = time.monotonic()
     try:
-        with socket.create_connection((host, port), timeout=PATIENCE_S) as connection:
-            if tls is not None:
-                tls.wrap_socket(connection, server_hostname=host).close()
+        _connect(address, proxy)
     except TimeoutError:
         what, advice = f"no answer within {PATIENCE_S:g} s", "check the network, a firewall, or the proxy variables"
     except socket.gaierror:
@@ -254,10 +250,33 @@ def _address(setup: Setup | None) -> Check:
         advice = f"{trust_advice(os.environ)}; a wrong clock makes this too"
     except OSError as error:
         what, advice = str(error.strerror or error), "check provider.base_url, the network and HTTPS_PROXY"
+    except HTTPException:
+        what, advice = "what answers is no HTTP proxy", "check HTTPS_PROXY"
     else:
         took = f"{(time.monotonic() - started) * 1000:.0f} ms"
-        return _ok("address", f"{where} answers{'' if tls is None else ' over TLS'} in {took}")
+        return _ok("address", f"{where} answers{' over TLS' if address.startswith('https') else ''} in {took}")
     return _bad("address", f"{where}: {what}", advice, exit=Exit.ACCOUNT)
+
+
+def _connect(address: str, proxy: Proxy | None) -> None:
+    """Connect to a server, and end the connection after the TLS handshake. Raises OSError, HTTPException.
+
+    Of a proxy that speaks TLS itself, only its own handshake is tried.
+    """
+    there, first = urlsplit(address), urlsplit(address if proxy is None else proxy.url)
+    host, port = _host_and_port(first.geturl()).rsplit(":", 1)
+    with contextlib.closing(HTTPConnection(host, int(port), timeout=PATIENCE_S)) as connection:
+        if proxy is not None and first.scheme == "http":
+            connection.set_tunnel(there.hostname or "", there.port or 443, proxy.headers or {})
+        connection.connect()
+        if "https" in (there.scheme, first.scheme):
+            name = first.hostname if first.scheme == "https" else there.hostname
+            ssl.create_default_context().wrap_socket(connection.sock, server_hostname=name).close()
+
+
+def _host_and_port(address: str) -> str:
+    parts = urlsplit(address)
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _models(setup: Setup) -> Iterator[Check]:

@@ -349,7 +349,7 @@ class Signals:
     def __init__(self, *, drain_s: float | None) -> None:
         """`drain_s` None: the process keeps its signals (a notebook, a service); stops are ordered with `stop`."""
         self._drain_s = drain_s
-        self.are_the_programs = drain_s is None
+        self.is_guest = drain_s is None
         former = {number: signal.getsignal(number) or signal.SIG_DFL for number in NUMBERS if drain_s is not None}
         self._former = {number: handler for number, handler in former.items() if handler != signal.SIG_IGN}
         self._loop = asyncio.get_running_loop()

@@ -102,7 +102,7 @@ def keep_to_descriptors(run: "ActiveRun") -> None:
 
 async def send(run: "ActiveRun", stages: AsyncGenerator[Iterable[Due], None]) -> None:
     """Ask for what is in the stages, one after the other. A hold the provider asked for is remembered."""
-    fit_for_images(is_guest=run.signals.are_the_programs)
+    fit_for_images(is_guest=run.signals.is_guest)
     keep_to_descriptors(run)
     # Has libuv begin its threads while there is memory: where it cannot, it aborts the process (src/threadpool.c). The
     # name is numeric, so nothing is looked up.

@@ -34,6 +34,7 @@ from pipeline.view.explain import AttemptLine, Request
 from pipeline.view.status import Status, StatusTask, TaskHistory
 
 CHANGED: Final = "the manifest asks for something else now"
+IN_MEMORY_BYTES: Final = 16 * 2**20  # tens of thousands of tasks; of more, a file of the system's temporary folder
 
 
 def status(setup: Setup) -> Status:
@@ -48,7 +49,7 @@ def status_with_tasks(setup: Setup) -> Iterator[tuple[Status, Iterator[StatusTas
 
     Until its last reader ends, SQLite's log only grows: 30 KB for each image of a run beside it.
     """
-    with tempfile.TemporaryFile() as scratch:
+    with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as scratch:
         with _snapshot(setup) as (found, tasks):
             for task in tasks:
                 pickle.dump(task, scratch)

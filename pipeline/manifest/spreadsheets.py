@@ -233,7 +233,7 @@ def sheet_rows(
 
 _CHECK_BYTES = 2 * 2**30  # of address space
 _CHECK_S = 120
-_SAVE_ANEW = "save it anew, without what lies far beside or below the table, or export it as CSV"
+_SAVE_ANEW = "save it again, without what lies far beside or below the table, or export it as CSV"
 _LIMITED = f"""
 try:
     import resource
@@ -328,7 +328,7 @@ def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str, str]]
     return found, hidden
 
 
-def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, tuple[str, bool]]) -> tuple[str, str] | None:
+def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, tuple[str, str]]) -> tuple[str, str] | None:
     """Return what a cell shows, and what the version before this one read ("": its value); None: its value."""
     kind, value = named.get(b"t", b"n"), _VALUE.search(content)
     if kind == b"e" and value is not None:
@@ -336,24 +336,26 @@ def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, tuple
     if kind == b"e" or (kind == b"n" and value is None and _FORMULA.search(content)):
         return Valueless("a formula without a value"), ""
     if kind == b"n" and value is not None and named.get(b"s") in formats:
-        number, (form, is_older) = float(html.unescape(value[1].decode("ascii", "replace"))), formats[named[b"s"]]
+        number, (form, older) = float(html.unescape(value[1].decode("ascii", "replace"))), formats[named[b"s"]]
         with localcontext(rounding=ROUND_HALF_UP):
-            return form.format(Decimal(f"{number:.15g}")), form.format(number) if is_older else ""
+            text = form.format(abs(Decimal(f"{number:.15g}")))
+        return ("-" if number < 0 and text.strip("0.%") else "") + text, older.format(number)
     return None
 
 
-_DECORATION = re.compile(r"""\[\$[^\]]*\]|"[^"]*"|[\\_*].|[\s$€£¥]""")  # of a number format: currencies, texts, padding
+# Of a number format: currencies, colours, texts, padding.
+_DECORATION = re.compile(r"""\[(?:\$[^\]]*|[A-Za-z]{3,}\d*)\]|"[^"]*"|[\\_*].|[\s$€£¥]""")
 _CODE = re.compile(r"(?:#,##|#)?(0+)(?:\.(0+))?(%)?")
 _BUILT_IN = {b"1": "0", b"2": "0.00", b"9": "0%", b"10": "0.00%"}  # ECMA-376, part 1, 18.8.30
 _BUILT_IN |= dict.fromkeys((b"3", b"37", b"38", b"41"), "#,##0")
 _BUILT_IN |= dict.fromkeys((b"4", b"39", b"40", b"43", b"44"), "#,##0.00")
 
 
-def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, tuple[str, bool]]:
+def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, tuple[str, str]]:
     """Return the styles of an xlsx workbook that give a number zeros, decimals or a percent sign: index -> format.
 
-    With each: whether the version before this one applied it, too. Currencies and the signs between thousands are left
-    out: what they are depends on who looks.
+    With each: the format that the version before this one applied, or "". Currencies and the signs between thousands
+    are left out: what they are depends on who looks.
     """
     part, codes = "xl/styles.xml", dict(_BUILT_IN)
     styles = archive.read(part) if part in archive.namelist() else b""
@@ -364,10 +366,11 @@ def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, tuple[str, bool]]:
     for number, code in codes.items():
         found = _CODE.fullmatch(_DECORATION.sub("", code.partition(";")[0]))
         if found is not None:
-            zeros, decimals = len(found[1]), len(found[2] or "")
-            width = f"0{zeros + decimals + bool(decimals)}" if zeros > 1 and not found[3] else ""
-            is_older = found[0] == code and code.startswith("0") and bool(found[3] or (zeros > 1 and not decimals))
-            formats[number] = f"{{:{width}.{decimals}{found[3] or 'f'}}}", is_older
+            zeros, decimals, percent = len(found[1]), len(found[2] or ""), found[3] or ""
+            width = zeros + decimals + bool(decimals) + len(percent)
+            is_older = found[0] == code and code.startswith("0") and bool(percent or (zeros > 1 and not decimals))
+            older = f"{{:{'' if percent else f'0{zeros}'}.{decimals}{percent or 'f'}}}" if is_older else ""
+            formats[number] = f"{{:0{width}.{decimals}{percent or 'f'}}}", older
     cells = styles.partition(b"cellXfs")[2].partition(b"cellXfs")[0]
     used = [dict(_ATTRIBUTES.findall(tag)).get(b"numFmtId") for tag in re.findall(rb"<(?:\w+:)?xf\b[^>]*>", cells)]
     return {b"%d" % index: formats[number] for index, number in enumerate(used) if number in formats}
@@ -437,7 +440,7 @@ def _check_size(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile as error:
-        raise BadValue(f"is not a workbook that can be read: {error}", "save it anew") from None
+        raise BadValue(f"is not a workbook that can be read: {error}", "save it again") from None
     if unpacked > MAX_UNPACKED_BYTES:
         what = f"unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MB"
         raise BadValue(what, "export the sheet as CSV, which is read row by row")

@@ -282,7 +282,7 @@ def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, A
     except ImportError:
         raise BadValue("needs an extra, because it is Parquet", "run: pip install 'imgpipe[parquet]'") from None
     open_regular(table.path).close()  # a pipe or a folder is refused before the library waits for it
-    check_in_child(table.path, _READ_PARQUET, "is not a Parquet file that can be read", "write it anew")
+    check_in_child(table.path, _READ_PARQUET, "is not a Parquet file that can be read", "write it again")
     number = 0
     try:
         for batch in read_parquet(str(table.path)):
@@ -296,7 +296,7 @@ def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, A
     except (OSError, BadValue):
         raise
     except Exception as error:  # the library's own kinds; whoever wrote the manifest sees it as a Problem
-        raise BadValue(f"is not a Parquet file that can be read: {error}", "write it anew") from None
+        raise BadValue(f"is not a Parquet file that can be read: {error}", "write it again") from None
 
 
 _READERS: Mapping[str, Callable[[Table, Callable[[str], None]], Iterator[tuple[int, Any]]]] = {

@@ -41,9 +41,9 @@ def digest(value: object) -> str:
 
 Context = dict[str, Any]
 _BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_DECOMPOSED = re.compile(
-    "[^\\W\\d_][\u0300-\u036f\u3099\u309a]+|[\u1100-\u1112][\u1161-\u1175][\u11a8-\u11c2]?"
-)  # a letter and its marks, or the parts of a Korean syllable; other canonical forms are other characters
+# What HFS+ decomposes in names of files (https://developer.apple.com/library/archive/qa/qa1173); other canonical forms,
+# such as signs and compatibility ideographs, are other characters.
+_DECOMPOSED = re.compile("[^\u2000-\u2fff\uf900-\ufaff\U0002f800-\U0002faff]+")
 _HEAD = re.compile(r"(\{\{[^{}]*\}\})/")
 _NO_INPUTS = digest([])
 _REMEMBERED = 4096
@@ -274,7 +274,9 @@ def _reading(asked: RequestContent, row_id: str, row: SourceRow) -> FormerReadin
 
 
 def _composed(text: str) -> str:
-    return text if text.isascii() else _DECOMPOSED.sub(lambda found: unicodedata.normalize("NFC", found[0]), text)
+    if text.isascii() or unicodedata.is_normalized("NFC", text):
+        return text
+    return _DECOMPOSED.sub(lambda found: unicodedata.normalize("NFC", found[0]), text)
 
 
 T = TypeVar("T")

@@ -5,6 +5,7 @@ Files are only looked at; listings are kept while one plan is made.
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -260,7 +261,7 @@ class Files(FileView):
         try:
             matches = [PART_NAME.fullmatch(entry.name) for entry in place.parent.iterdir()]
             parts = {match[3] for match in matches if match is not None and match[1] in (None, self._ledger_id)}
-            return bool(parts) and _sha256(place) in parts
+            return bool(parts) and stat.S_ISREG(place.lstat().st_mode) and _sha256(place) in parts
         except OSError:
             return False
 

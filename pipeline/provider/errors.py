@@ -213,17 +213,17 @@ def outcome(
         return Fault.ADDRESS, Billed.NO
     if status in (408, 504, 524) or (status, error.status) == (499, "CANCELLED"):  # Google's own, under load
         return Fault.SILENCE, Billed.MAYBE
-    if is_given_up(status, error, seconds):
-        return Fault.SILENCE, Billed.MAYBE
     if (fault := _account_fault(status, error, delay_s, is_first=is_first)) is not None:
         return fault, Billed.NO
     if error.refusal is not None:
         return Fault.REFUSED, Billed.YES
     fault = _status_fault(status, error, delay_s, is_first=is_first)
+    if fault is Fault.OUTAGE and _is_given_up(status, error, seconds):
+        return Fault.SILENCE, Billed.MAYBE
     return fault, Billed.MAYBE if fault is Fault.OTHER else Billed.NO
 
 
-def is_given_up(status: int, error: ServerError, seconds: float) -> bool:
+def _is_given_up(status: int, error: ServerError, seconds: float) -> bool:
     """Whether a gateway says by an outage's status that it did not wait for the answer: late, and in no API's words.
 
     Not all of them say 504. Measured: 502 of Apache (ProxyTimeout) and of h2o ("I/O timeout"), 503 of Varnish. Fastly's
@@ -321,8 +321,8 @@ def _message_of(status: int, headers: Headers, error: ServerError, fault: Fault,
         return f"a redirect to {target}, not followed; is base_url right?"
     if fault is Fault.ADDRESS and status != 407:
         return f"{error.message or 'no such path'}; is base_url right?"
-    if is_given_up(status, error, seconds):
-        return f"{error.message or 'no words'}, after {seconds:.0f} s: a gateway did not wait for the answer"
+    if fault is Fault.SILENCE and status in _OUTAGES:
+        return f"{error.message or 'no words'}, after {seconds:.0f} s: a gateway may not have waited for the answer"
     return error.message
 
 

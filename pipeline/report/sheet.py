@@ -90,7 +90,7 @@ def write_tables(folder: Path, rows: Iterable[ReportRow]) -> None:
                 jsonl_file.write(json.dumps(record, ensure_ascii=False) + "\n")
         writer = csv.writer(csv_file, lineterminator="\r\n")
         writer.writerow(_cell(name) for name in columns or task_record(_EMPTY))
-        with part.open(encoding="utf-8", newline="") as jsonl_file:  # anew: rclone mount reads nothing being written
+        with part.open(encoding="utf-8", newline="") as jsonl_file:  # rclone mount reads nothing that is still open
             for record in map(json.loads, jsonl_file):
                 writer.writerow([_cell(record.get(name)) for name in columns])
 

@@ -35,6 +35,8 @@ LONG: Final = 2000  # characters of a reason or a note in a result that would be
 PATIENCE_S: Final = 60.0  # for the first worker
 AGAIN_S: Final = 0.5  # between two calls to a worker that is not there yet
 GRACE_S: Final = 1.5  # of the 2 s that a second signal leaves
+HEAD_S: Final = 3.0  # between two looks at the head of a cluster, and for one
+HEAD_TRIES: Final = 3  # in a row
 LOST: Final = Failure(
     fault=Fault.SILENCE,
     billed=Billed.MAYBE,
@@ -181,7 +183,7 @@ class Dispatch:
 class Cluster:
     """A joined cluster and the workers of one run, each of which has proved that it can send."""
 
-    address: str
+    head: str | None  # HOST:PORT; None: it was started for this run
     death: type[Exception]  # what a call raises whose process died
     dispatch: Dispatch = field(default_factory=Dispatch)
     reports: list[Report] = field(default_factory=list)
@@ -222,6 +224,7 @@ class ClusterSender:
 
     def __init__(self, cluster: Cluster, *, outputs: Outputs, listen: Listener, patience_s: float = PATIENCE_S) -> None:
         self.dispatch = cluster.dispatch
+        self.head = cluster.head
         self._death = cluster.death
         self._outputs = outputs
         self._unknown: dict[str, list[Attempt]] = {}  # by task, given up in this run
@@ -334,6 +337,21 @@ class ClusterSender:
                 await worker.actor.watch.remote()
             self._lose(worker, worker.generation, in_flight=len(worker.in_flight))
 
+    async def watch_head(self, address: str) -> None:
+        """Halt when the head is gone: after a minute without it Ray ends every process, with what is in flight."""
+        host, _, port = address.rpartition(":")
+        missed = 0
+        while missed < HEAD_TRIES:
+            await asyncio.sleep(HEAD_S)
+            try:
+                async with asyncio.timeout(HEAD_S):
+                    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+                writer.close()
+                missed = 0
+            except OSError:  # a TimeoutError is one
+                missed += 1
+        self.halt(Exit.TRY_LATER, f"the head of the cluster at {address} does not answer")
+
 
 @asynccontextmanager
 async def opened(sender: ClusterSender, order: object) -> AsyncIterator[ClusterSender]:
@@ -344,6 +362,8 @@ async def opened(sender: ClusterSender, order: object) -> AsyncIterator[ClusterS
             group.create_task(sender.keep(worker, order), name=f"keep-{worker.number}")
             for worker in sender.dispatch.workers
         ]
+        if sender.head is not None:
+            keepers.append(group.create_task(sender.watch_head(sender.head), name="watch-head"))
         try:
             yield sender
         except Exception as error:  # raised below: not wrapped in a group

@@ -187,8 +187,8 @@ def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Lend a new name beside `path` to write to; it becomes `path` when the block ends well, and goes otherwise."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    """Yield a new name beside `path` to write to: it replaces `path` when the block ends well, else it is removed."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")  # short: the name of `path` may have the longest length
     try:
         yield part
         part.replace(path)
@@ -257,6 +257,8 @@ def comparison_of(error: OSError) -> FileComparison:
 
 
 CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+FILE_BYTES: Final = 2 << 20  # an image needs two files at most (itself and facts in rejected/) and is 4 MB or larger
+FEW_FILES: Final = 1000
 IN_THE_WAY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})  # a file or a symbolic link where a directory belongs
 
 Warn = Callable[[str], None]
@@ -282,7 +284,7 @@ class Tree:
         self._dir_mode = dir_mode
         self.fd = disk.open_dir(root)
         self._durable: set[str] = set()  # directories whose entry was synced by this process
-        self._is_sync_noted = False
+        self._is_sync_noted = self._is_few_noted = False
 
     def __repr__(self) -> str:
         return f"<Tree {self.root}, {len(self._durable)} directories known durable>"
@@ -343,9 +345,15 @@ class Tree:
                 self._warn(f"{self.root}: this file system cannot sync directories; a power loss may undo new names")
 
     def free_bytes(self) -> int:
-        """Return what this user may still write here."""
+        """Return what this user may still write here, with FILE_BYTES for each file (inode) where those are scarcer."""
         status = self.disk.statvfs(self.fd)
-        return status.f_bavail * status.f_frsize
+        free = status.f_bavail * status.f_frsize
+        if not status.f_files or status.f_favail * FILE_BYTES >= free:  # 0: they are not counted (btrfs, FAT, SMB)
+            return free
+        if status.f_favail < FEW_FILES and not self._is_few_noted:
+            self._is_few_noted = True
+            self._warn(f"{self.root}: only {status.f_favail} more files (inodes) fit, see df -i; remove some")
+        return status.f_favail * FILE_BYTES
 
     def close(self) -> None:
         self.disk.close(self.fd)

@@ -390,8 +390,12 @@ FROM attempt INDEXED BY attempt_run_money
 WHERE run = (SELECT max(run) FROM run WHERE manifest = :manifest AND reason NOT LIKE 'rebuilt%')
 
 -- name: dearest
--- The dearest answer of each model, size and tier: what its request asked for stands in the task's record.
-SELECT model, coalesce(json_extract(asked, '$.params.imageConfig.imageSize'), json_extract(asked, '$.size'), '1K') AS size,
+-- The dearest answer of each model, size and tier: what its request asked for stands in the task's record. A size among
+-- its own params wins, in either spelling.
+SELECT model, coalesce(
+    json_extract(asked, '$.params.imageConfig.imageSize'), json_extract(asked, '$.params.imageConfig.image_size'),
+    json_extract(asked, '$.params.image_config.imageSize'), json_extract(asked, '$.params.image_config.image_size'),
+    json_extract(asked, '$.size'), '1K') AS size,
   coalesce(json_extract(asked, '$.tier'), 'standard') AS tier, max(cost_microusd)
 FROM (
   SELECT attempt.model, attempt.cost_microusd, coalesce(record.record, earlier.record) AS asked

@@ -42,6 +42,40 @@ async def test_P9_a_day_begins_where_limits_say(imgpipe: Imgpipe, hour: int, lef
         assert wallet_of(setup, reader).left_microusd == left
 
 
+@pytest.mark.parametrize(
+    ("variants", "model", "ceiling"),
+    [
+        (102, "", 5_000_000),
+        (103, "", None),
+        (16, "model: mine, ", 0),
+        (17, "model: mine, ", None),
+    ],
+    ids=["4.99", "5.04", "16 of an unknown price", "17 of an unknown price"],
+)
+def test_P9_more_than_five_dollars_want_a_yes_and_less_are_the_ceiling(
+    imgpipe: Imgpipe, variants: int, model: str, ceiling: int | None
+) -> None:
+    path = imgpipe.folder / "shop.yaml"
+    path.write_text(f"jobs: {{a: {{{model}prompt: A, variants: {variants}, items: {{x: {{}}}}}}}}\n")
+    setup = context.prepare(path, context.Flags())
+    found = plan.plan(setup).plan
+    if ceiling is None:
+        with pytest.raises(InputError, match="confirm with --yes"):
+            with_consent(setup, found, None)
+    else:
+        assert (with_consent(setup, found, None).limits.budget.run or 0) == ceiling
+
+
+@pytest.mark.parametrize("budget", ["run", "day", "month"])
+def test_P9_a_budget_wants_a_known_price(imgpipe: Imgpipe, budget: str) -> None:
+    path = imgpipe.folder / "shop.yaml"
+    path.write_text(
+        f"limits: {{budget: {{{budget}: 1}}}}\njobs: {{a: {{model: mine, prompt: A, items: {{x: {{}}}}}}}}\n"
+    )
+    with pytest.raises(InputError, match="write it under `prices:`"):
+        plan.plan(context.prepare(path, context.Flags()))
+
+
 CHAIN = "a: {prompt: A, variants: 150, items: {x: {}}}, b: {each: {job: a}, images: ['{{ file.path }}'], prompt: B}"
 
 

@@ -1,6 +1,8 @@
 """Orders to wait: whom they bind, what a clock that was ahead makes of them, and how a person overrules one."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import pytest
 
 from pipeline.app import consent, context
 from pipeline.app.planning import reading
+from pipeline.errors import TryLater
 from pipeline.store.resources import StoreSettings
+from pipeline.store.rows import Hold
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 
@@ -55,6 +59,31 @@ def test_the_hold_of_somebody_else_binds_nobody_here(imgpipe: Imgpipe, owner: di
     path = imgpipe.manifest(MUGS)
     held(path, at=datetime.now(UTC), **owner)
     assert imgpipe("run", path).exit == 0
+
+
+class OneModel:
+    """A ledger in which one model waits."""
+
+    def holds(self) -> list[Hold]:
+        now = datetime.now(UTC)
+        hold = Hold(provider="", key="", model="dear", set_at=now, not_before=now + HOUR, reason="quota")
+        return [hold]
+
+
+def test_a_hold_of_one_model_leaves_the_others(imgpipe: Imgpipe) -> None:
+    setup = context.prepare(imgpipe.manifest(MUGS), context.Flags())
+    assert consent.held_models(setup, OneModel(), {"dear", "other"}).keys() == {"dear"}
+    with pytest.raises(TryLater):
+        consent.held_models(setup, OneModel(), {"dear"})
+
+
+def test_P11_a_model_that_waits_is_not_asked_beside_others(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {items: {a: {prompt: A, model: gemini-2.5-flash-image}, b: B}}}")
+    held(path, at=datetime.now(UTC))
+    with closing(sqlite3.connect(imgpipe.state / "ledger.sqlite", isolation_level=None)) as connection:
+        connection.execute("UPDATE hold SET model = 'gemini-2.5-flash-image'")
+    assert imgpipe("run", path, "--json").json["attempts"] == 1
+    assert [image.stem for image in imgpipe.images()] == ["b"]
 
 
 def test_a_hold_dated_by_a_clock_that_was_ahead_is_told_and_forgotten(imgpipe: Imgpipe) -> None:

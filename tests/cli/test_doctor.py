@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,6 +66,44 @@ def test_the_address_is_connected_to_and_not_one_byte_is_sent(
     assert ended.exit == 0
     assert sent == b""
     assert "sk-canary" not in ended.out + ended.err
+
+
+def test_a_proxy_is_asked_for_the_host_and_its_refusal_is_told(
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMETAPI_KEY", "sk-canary-7f3a")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+        proxy = f"127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:pw@{proxy}")
+        asked = pool.submit(refused, server)
+        ended = imgpipe("doctor", real(imgpipe.folder, "https://imgpipe-test.invalid"))
+    head = asked.result().decode()
+    assert ended.exit == 7
+    assert f"imgpipe-test.invalid:443 through the proxy {proxy}: Tunnel connection failed: 403 Forbidden" in ended.out
+    assert head.startswith("CONNECT imgpipe-test.invalid:443 ")
+    assert "Proxy-Authorization: Basic bWU6cHc=" in head
+    assert "sk-canary" not in head + ended.out + ended.err
+
+
+def test_what_is_no_proxy_is_a_bad_address_and_no_bug(imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMETAPI_KEY", "sk-canary-7f3a")
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.getsockname()[1]}")
+        pool.submit(refused, server, b"SSH-2.0-OpenSSH_9.9\r\n")
+        ended = imgpipe("doctor", real(imgpipe.folder, "https://imgpipe-test.invalid"))
+    assert ended.exit == 7
+    assert "what answers is no HTTP proxy; check HTTPS_PROXY" in ended.out
+
+
+def refused(server: socket.socket, answer: bytes = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") -> bytes:
+    """Refuse one CONNECT; return its head."""
+    connection, _ = server.accept()
+    with connection:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(1000)
+        connection.sendall(answer)
+    return head
 
 
 def test_S04_S11_what_others_can_reach_is_a_warning(imgpipe: Imgpipe) -> None:

@@ -5,6 +5,8 @@ from contextlib import closing
 from pathlib import Path
 from unicodedata import normalize
 
+import pytest
+
 from pipeline.app import context, status
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.inputs import read_digest
@@ -80,3 +82,14 @@ def test_status_and_its_tasks_are_of_one_moment(imgpipe: Imgpipe) -> None:
             assert ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)  # nobody holds it
         assert found.states[TaskState.DONE] == 2
         assert [task.attempts for task in tasks] == [1, 1]
+
+
+def test_tasks_are_listed_without_a_temporary_folder(imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose root is read-only has none; where there are many tasks, one is needed."""
+    manifest = imgpipe.made()
+    listed = imgpipe("status", manifest, "--tasks").out
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(imgpipe.folder / "none"))
+        assert imgpipe("status", manifest, "--tasks").out == listed
+    monkeypatch.setattr(status, "IN_MEMORY_BYTES", 1)
+    assert imgpipe("status", manifest, "--tasks").out == listed

@@ -68,3 +68,13 @@ def test_money_that_is_dated_later_than_now_is_told_until_it_counts(imgpipe: Img
     with contextlib.closing(sqlite3.connect(imgpipe.state / "ledger.sqlite")) as ledger, ledger:
         ledger.execute("UPDATE attempt SET sent_at = sent_at - 3600000000 * 26")
     assert imgpipe("run", path, "-q").err == ""
+
+
+def test_L07_answers_that_were_kept_without_their_ledger_stop_a_run(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {items: {red: A red mug}}}")
+    kept = imgpipe.state / "rejected" / f"0123abcd-1-{'0' * 64}.png"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"paid for")
+    ended = imgpipe("run", path)
+    assert (ended.exit, imgpipe.images()) == (2, [])
+    assert f"imgpipe rebuild {path}" in ended.err

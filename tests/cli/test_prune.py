@@ -1,5 +1,6 @@
 """prune: what takes room is shown, and goes with -y; money, edited images and what waits to be published stay."""
 
+import json
 import os
 from pathlib import Path
 
@@ -65,13 +66,22 @@ def test_the_age_of_a_superseded_image_counts_from_when_it_was_replaced(imgpipe:
     assert len(imgpipe("prune", path, "--superseded", "--older", "0s", "--json").json["files"]) == 1
 
 
-def test_an_orphan_that_was_edited_stays(imgpipe: Imgpipe, shop: Path) -> None:
-    orphan = next(path for path in imgpipe.images() if path.stem == "b")
-    orphan.write_bytes(orphan.read_bytes() + b"edited")
-    os.utime(orphan, (1, 1))
-    gone = imgpipe("prune", shop, "--orphans", "-y", "--json").json["files"]
-    assert [Path(each["path"]).stem for each in gone] == ["c"]
+def test_an_orphan_that_was_edited_stays_and_one_that_is_gone_is_no_trouble(imgpipe: Imgpipe, shop: Path) -> None:
+    orphan, gone = (next(path for path in imgpipe.images() if path.stem == stem) for stem in "bc")
+    before = orphan.stat()
+    orphan.write_bytes(orphan.read_bytes()[:-1] + b"!")
+    os.utime(orphan, ns=(before.st_atime_ns, before.st_mtime_ns))  # as some programs do
+    gone.unlink()
+    ended = imgpipe("prune", shop, "--orphans", "-y", "--json")
+    assert (ended.exit, ended.json["files"]) == (0, [])
     assert orphan.exists()
+
+
+def test_an_image_that_waits_in_rejected_stays(imgpipe: Imgpipe, shop: Path) -> None:
+    facts, *_ = (imgpipe.state / "rejected").glob("*.facts.json")
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"is_image": True}))
+    os.utime(facts, (1, 1))
+    assert kinds(imgpipe("prune", shop, "--rejected", "--json").json["files"]) == ["rejected"]
 
 
 def test_nothing_named_is_a_mistake(imgpipe: Imgpipe, shop: Path) -> None:

@@ -158,6 +158,7 @@ CHANGES = [
     ("aspect-ratio", "aspect_ratio: 1:1", "params"),
     ("seed", "seed: 2", "params"),
     ("temperature", "temperature: 0", "params"),
+    ("thinking", "thinking: high", "params"),
     ("params", "params: {x: 2}", "params"),
     ("safety", "safety: {A: B}", "params"),
     ("model", "model: m2", "model"),
@@ -212,7 +213,11 @@ def test_fingerprint_is_the_documented_one(desk):
     assert task.fingerprint == hashlib.sha256(canonical.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("text", ["café", "Nguyễn", "ガラス", "한글 각"], ids=["latin", "two-marks", "kana", "hangul"])
+LETTERS = {"latin": "café", "two-marks": "Nguyễn", "kana": "ガラス", "hangul": "한글 각"}
+LETTERS |= {"arabic": "أحمد آدم", "bengali": "\u09ac\u09cb\u09a8", "tamil": "\u0b95\u0bca", "greek": "ά\u1fb3"}
+
+
+@pytest.mark.parametrize("text", LETTERS.values(), ids=LETTERS)
 def test_letters_written_as_several_characters_are_the_same_request(desk, text):
     apart = unicodedata.normalize("NFD", text)
     (one,), (two,) = (desk.tasks(f"jobs: {{a: {{prompt: {each}, system: {each}}}}}\n") for each in (text, apart))

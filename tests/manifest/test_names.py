@@ -34,6 +34,7 @@ from pipeline.text import name_key
         pytest.param("CON", "CON_", id="D14-con"),
         pytest.param("nul.v2/com1/LPT9.x", "nul_.v2/com1_/LPT9_.x", id="D14-reserved"),
         pytest.param("CON.png", "CON_", id="D14-con-with-suffix"),
+        pytest.param("nul .v2/a", "nul_ .v2/a", id="D14-reserved-before-a-space"),
         pytest.param("console", "console", id="D14-not-reserved"),
         pytest.param("日本/東京 🎨", "日本/東京 🎨", id="other-scripts"),
         pytest.param("-dash", "-dash", id="D14-dash"),

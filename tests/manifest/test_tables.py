@@ -619,6 +619,10 @@ def test_a_number_is_recognised_by_what_each_version_read(desk, code, stored, re
         ("0", "19.99", "20"),
         ("000.0", "1.25", "001.3"),
         ("0.00_);(0.00)", "-5", "-5.00"),
+        ("00000", "-109", "-00109"),
+        ("0.0", "-0.04", "0.0"),
+        ("00.0%", "0.045", "04.5%"),
+        ("[Blue]000", "7", "007"),
         ("0.00E+00", "1234.5", "1234.5"),
         ("# ?/?", "0.5", "0.5"),
         ("General", "1.25", "1.25"),
@@ -696,4 +700,4 @@ def test_damaged_parquet_is_told_as_such(desk, position):
     desk.write("p.parquet", bytes(whole))
     (problem,) = desk.problems(job("parquet: p.parquet", "p"))
     assert "is not a Parquet file that can be read" in problem.what
-    assert "write it anew" in problem.instead
+    assert "write it again" in problem.instead

@@ -26,6 +26,10 @@ def test_a_file_with_the_bytes_of_a_part_beside_it_is_half_published(tmp_path: P
     assert files.is_half_published("mugs/red.png")
     assert not files.is_half_published("mugs/blue.png")
     assert not files.is_half_published("gone/red.png")
+    (folder / "link.png").symlink_to("red.png")
+    os.mkfifo(folder / "fifo.png")  # which nobody writes to: to open it would wait for ever
+    assert not files.is_half_published("mugs/link.png")
+    assert not files.is_half_published("mugs/fifo.png")
 
 
 def test_a_second_link_to_its_own_image_is_not_in_the_way(tmp_path: Path) -> None:

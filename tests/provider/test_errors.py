@@ -98,7 +98,7 @@ GIVEN_UP = [  # what these servers sent when the simulator took longer than they
 def test_a_gateway_that_did_not_wait_for_the_answer_may_have_cost_money(status, body):
     failure = judged(status, body, seconds=30.1)
     assert (failure.fault, failure.billed) == (Fault.SILENCE, MAYBE)
-    assert failure.reason.endswith(", after 30 s: a gateway did not wait for the answer")
+    assert failure.reason.endswith(", after 30 s: a gateway may not have waited for the answer")
     assert (judged(status, body, seconds=3).fault, judged(status, body, seconds=3).billed) == (Fault.OUTAGE, NO)
 
 
@@ -106,6 +106,19 @@ def test_an_outage_in_the_words_of_the_api_is_free_however_late_it_is_told():
     assert judged(503, google(503, "UNAVAILABLE", "The model is overloaded."), seconds=90).billed is NO
     assert judged(502, comet("upstream error", code="do_request_failed"), seconds=90).billed is NO
     assert judged(521, PAGE, seconds=90).billed is NO
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "fault"),
+    [
+        pytest.param(500, "blocked [IMAGE_SAFETY]", Fault.REFUSED, id="refusal"),
+        pytest.param(500, "account balance insufficient", Fault.UPSTREAM_ACCOUNT, id="account"),
+        pytest.param(503, "RESOURCE_EXHAUSTED: slow down", Fault.THROTTLED, id="exhausted"),
+        pytest.param(503, "Please retry in 301s.", Fault.QUOTA, id="long-delay"),
+    ],
+)
+def test_a_late_error_without_a_name_means_what_it_says(status, message, fault):
+    assert judged(status, {"error": {"message": message}}, seconds=90).fault is fault
 
 
 def test_every_status_has_an_outcome():

@@ -738,3 +738,11 @@ async def test_the_netrc_of_the_user_is_never_read(liar, make_client, task, tmp_
     liar.says(liar.http(200, b"{}"))
     await asked(make_client, liar, task, kind=Kind.GOOGLE)
     assert b"authorization" not in liar.heads[0].lower()
+
+
+async def test_S02_what_a_server_says_that_is_not_http_is_told_without_the_key(liar, make_client, task):
+    liar.says(f"HTTP/1.1 {KEY}\r\n\r\n".encode())
+    async with make_client(liar.url) as client:
+        result = await client.send(task)
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+    assert "canary" not in result.reason

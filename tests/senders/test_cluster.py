@@ -126,9 +126,9 @@ class Bench:
         return self.written.get(given.id)
 
     @asynccontextmanager
-    async def sender(self, patience_s: float = 60.0) -> AsyncIterator[ClusterSender]:
+    async def sender(self, patience_s: float = 60.0, head: str | None = None) -> AsyncIterator[ClusterSender]:
         workers = [Worker(number=n, actor=actor) for n, actor in enumerate(self.actors, 1)]
-        joined = Cluster(address="local", death=DeathError, dispatch=Dispatch(workers=workers))
+        joined = Cluster(head=head, death=DeathError, dispatch=Dispatch(workers=workers))
         sender = ClusterSender(joined, outputs=self, listen=self.heard.append, patience_s=patience_s)
         sender.halt = lambda code, reason: self.halts.append((code, reason))
         async with opened(sender, None):
@@ -140,7 +140,7 @@ class Bench:
         await until(lambda: sender.dispatch.ready_now == 0)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0)
@@ -243,6 +243,22 @@ async def test_without_any_worker_for_long_the_run_is_told_to_stop_and_nothing_w
     assert isinstance(result, Failure)
     assert result.billed is Billed.NO
     assert [code for code, _ in bench.halts] == [Exit.TRY_LATER]
+
+
+async def test_a_head_that_is_gone_stops_the_run_while_answers_still_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a minute Ray ends this process and its workers: what was in flight was unknown, and the exit code 1."""
+    monkeypatch.setattr(remote, "HEAD_S", 0.01)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    bench = Bench([actor := ScriptedActor()])
+    async with bench.sender(head=f"{host}:{port}") as sender:
+        await until(lambda: sender.dispatch.ready_now == 1)
+        server.close()
+        sending = asyncio.create_task(sender.send(attempt(1)))
+        await until(lambda: bench.halts)
+        actor.answers.set()
+        assert isinstance(await sending, Artifact)
+    assert bench.halts == [(Exit.TRY_LATER, f"the head of the cluster at {host}:{port} does not answer")]
 
 
 async def test_what_was_never_given_to_a_worker_is_not_billed(monkeypatch: pytest.MonkeyPatch) -> None:

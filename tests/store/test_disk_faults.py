@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import ledger_file
-from pipeline.store.files import Disk
+from pipeline.store.files import FILE_BYTES, Disk
 from pipeline.store.images import StoredImages, WriterPool
 from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
@@ -197,6 +197,13 @@ async def test_directories_that_cannot_be_synced_are_noted_once(bench: Bench, re
     assert sum("cannot sync directories" in text and str(bench.out) in text for text in bench.warnings) == 1
 
 
+async def test_D04_a_directory_whose_sync_fails_stops_the_run(bench: Bench, reopen: Reopen) -> None:
+    out = bench.out / "cats"
+    await reopen(disk=FaultyDisk(lambda call, at: errno.EIO if (call, at) == ("fsync_dir", out) else None))
+    with pytest.raises(StorageError, match="could not be written: Input"):
+        await bench.make(task(1), 1)
+
+
 async def test_ballast_is_given_up_when_space_is_missing(bench: Bench, reopen: Reopen) -> None:
     """D01: the same bytes fit once the ballast is gone."""
     reserve = bench.state / "ballast"
@@ -215,7 +222,7 @@ async def test_what_the_ballast_frees_is_not_for_new_requests(bench: Bench, reop
     """D01: it is kept for the images in flight, so nothing new is sent on a disk that was full."""
     reserve = bench.state / "ballast"
     disk = FaultyDisk(lambda call, _: errno.ENOSPC if call == "write" and reserve.exists() else None)
-    disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=20, f_frsize=1 << 20)  # type: ignore[method-assign,assignment,return-value]
+    disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=20, f_frsize=1 << 20, f_files=0)  # type: ignore[method-assign,assignment,return-value]
     await reopen(disk=disk, reserve_bytes=1 << 20)
     assert await bench.store.free_bytes() == 20 << 20
     await bench.make(task(1), 1)
@@ -301,12 +308,24 @@ async def test_free_bytes_is_the_scarcer_directory(bench: Bench, reopen: Reopen)
 
     class Scarce(Disk):
         def statvfs(self, fd: int):
-            return SimpleNamespace(f_bavail=next(left), f_frsize=4096)
+            return SimpleNamespace(f_bavail=next(left), f_frsize=4096, f_files=0)
 
     left = iter([1000, 10] * 10)
     await reopen(disk=Scarce())
     next(left)
     assert await bench.store.free_bytes() == 40960
+
+
+@pytest.mark.parametrize("left", [10, 0], ids=str)
+async def test_few_free_files_count_as_a_disk_that_is_nearly_full(bench: Bench, reopen: Reopen, left: int) -> None:
+    """D19: the reserve gives bytes, not inodes; an image in flight must not find none left."""
+    disk = FaultyDisk()
+    disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=1 << 30, f_frsize=4096, f_files=99, f_favail=left)  # type: ignore[method-assign,assignment,return-value]
+    await reopen(disk=disk)
+    assert [await bench.store.free_bytes() for _ in range(2)] == [left * FILE_BYTES] * 2
+    assert (
+        sum(f"only {left} more files (inodes) fit" in text for text in bench.warnings) == 2
+    )  # once for each directory
 
 
 async def test_r26_images_are_saved_when_descriptors_run_out(bench: Bench, many_files: Callable[[], list[int]]) -> None:

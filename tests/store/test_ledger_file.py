@@ -16,12 +16,12 @@ import pytest
 from pipeline.errors import InputError, LedgerError, TryLater
 from pipeline.model import TaskState
 from pipeline.store.files import Disk, Tree
-from pipeline.store.ledger_file import MIGRATIONS, check, migrate
+from pipeline.store.ledger_file import MIGRATIONS, check, create, migrate
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import find_traces
 from pipeline.store.resources import open_resources
 from tests.store.conftest import Bench
-from tests.store.fakes import done, files, image, recover, settings, states, task, verified
+from tests.store.fakes import FaultyDisk, done, files, image, recover, settings, states, task, verified
 from tests.store.test_disk_faults import Room
 
 
@@ -279,6 +279,14 @@ def test_half_made_ledger_never_has_the_name(quick_path: Path) -> None:
     open_resources(settings(quick_path)).close()
     assert sorted(files(state)) == ["ledger.sqlite"]
     assert check(state / "ledger.sqlite") == len(MIGRATIONS)
+
+
+def test_the_name_of_a_new_ledger_is_durable(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    state = Tree(tmp_path, disk, warn=lambda _: None)
+    create(state, lambda _connection: None)
+    state.close()
+    assert [call for call, _ in disk.calls if call.startswith(("rename", "fsync"))] == ["rename_exclusive", "fsync_dir"]
 
 
 def test_header_says_whose_it_is(used: Path) -> None:

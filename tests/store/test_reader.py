@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,12 +12,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipeline.errors import LedgerError
-from pipeline.model import Billed, Failure, Fault, TaskState
+from pipeline.model import Billed, Failure, Fault, TaskState, Usage
 from pipeline.store import rows
 from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, close, files, image, states, task
+from tests.store.fakes import PRICE, answer, close, files, image, publish, states, task
 
 
 def test_missing_ledger_is_an_empty_one(tmp_path: Path) -> None:
@@ -148,6 +149,20 @@ async def test_costs_by_group(bench: Bench, reopen: Reopen, by: list[str], expec
     with bench.reader() as reader:
         found = {cost.key: (cost.attempts, cost.spent_microusd, cost.unknown_microusd) for cost in reader.costs(by=by)}
     assert found == expected
+
+
+@pytest.mark.parametrize("outer", ["imageConfig", "image_config"])
+@pytest.mark.parametrize("inner", ["imageSize", "image_size"])
+async def test_P9_the_dearest_answer_counts_for_the_size_that_its_params_ask_for(
+    bench: Bench, outer: str, inner: str
+) -> None:
+    usage = Usage(prompt_tokens=1, image_tokens=2520, text_tokens=0)
+    for number, params in enumerate(({}, {outer: {inner: "4K"}})):
+        intent = await bench.store.begin(task(number, size="2K", params=params), run=bench.run, reserved_microusd=PRICE)
+        await publish(bench.store, intent, replace(answer(number), usage=usage), cost_microusd=PRICE + number)
+    with bench.reader() as reader:
+        found = reader.dearest(datetime(2026, 1, 1, tzinfo=UTC))
+    assert found == {("gemini", "2K", "standard"): PRICE, ("gemini", "4K", "standard"): PRICE + 1}
 
 
 async def test_days_are_those_of_the_time_zone(bench: Bench, reopen: Reopen) -> None:
