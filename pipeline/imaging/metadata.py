@@ -19,11 +19,11 @@ from pipeline.imaging.formats import PNG_MAGIC, Bytes, jpeg_segments, png_chunks
 from pipeline.model import Sidecar
 
 Chunk = tuple[bytes, bytes]  # kind and content
-_ORIENTATION = 0x0112
+_ORIENTATION, _LONG = 0x0112, 4  # a tag of EXIF, and the type of 32 bits that some give it instead of 16
 _EXIF_HEADER = b"Exif\0\0"
 _KEPT_APPS = {0xE0: b"", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}  # JFIF, colour profile, colour transform
 _PNG_DROPPED = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"})
-_WEBP_KEPT = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP"})
+_WEBP_KEPT = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"ANIM", b"ANMF"})
 _WEBP_EXIF, _WEBP_XMP, _WEBP_ALPHA = 0x08, 0x04, 0x10  # flags of VP8X; WebP container specification
 
 
@@ -82,7 +82,7 @@ def orientation(exif: bytes) -> int:
     start = number(4, 4)
     for entry in range(start + 2, min(start + 2 + 12 * number(start, 2), len(tiff) - 11), 12):
         if number(entry, 2) == _ORIENTATION:
-            value = number(entry + 8, 2)
+            value = number(entry + 8, 4 if number(entry + 2, 2) == _LONG else 2)
             return value if 1 <= value <= 8 else 1
     return 1
 
@@ -153,18 +153,23 @@ _MARK = _OURS.encode()  # stands in whatever carries a record of ours
 _HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'  # XMP specification part 1, 7.3.2
 _TAIL = '<?xpacket end="w"?>'
 _END = "</rdf:RDF>"
-# where the record is: in the extended XMP of that GUID
-_NOTE = '<xmpNote:HasExtendedXMP xmlns:xmpNote="http://ns.adobe.com/xmp/note/">{}</xmpNote:HasExtendedXMP>'
-_BLOCK = re.compile(
-    rf'<rdf:Description rdf:about="[^"]*" xmlns:imgpipe="{re.escape(_OURS)}".*?</rdf:Description>', re.S
+_NOTE = "<xmpNote:HasExtendedXMP>{}</xmpNote:HasExtendedXMP>"  # the record is in the extended XMP of that GUID
+_NOTE_SPACE = ' xmlns:xmpNote="http://ns.adobe.com/xmp/note/"'  # ExifTool looks for a note without attributes
+_BLOCK = re.compile(  # as we write it, and nothing that another program wrote into it
+    rf'<rdf:Description rdf:about="[^"]*" xmlns:imgpipe="{re.escape(_OURS)}"[^>]*>'
+    r"(?:<Iptc4xmpExt:DigitalSourceType>[^<]*</Iptc4xmpExt:DigitalSourceType>)?"
+    r"(?:<imgpipe:Record>[^<]*</imgpipe:Record>|<xmpNote:HasExtendedXMP[^>]*>\w*</xmpNote:HasExtendedXMP>)?"
+    r"</rdf:Description>"
 )
-_RECORD = re.compile(r'<imgpipe:Record>([^<]*)</imgpipe:Record>|imgpipe:Record="([^"]*)"')
-_ABOUT = re.compile(r'rdf:about="([^"]*)"')
+# As elements and as attributes: photo programs write the whole packet anew, ExifTool with single quotes.
+_RECORD = re.compile(r"<imgpipe:Record>([^<]*)</imgpipe:Record>|\simgpipe:Record=(?:\"([^\"]*)\"|'([^']*)')")
+_NOTED = re.compile(rb"<xmpNote:HasExtendedXMP[^>]*>(\w*)</xmpNote:HasExtendedXMP>|\sxmpNote:HasExtendedXMP=.(\w*).")
+_ABOUT = re.compile(r"\srdf:about=(?:\"([^\"]*)\"|'([^']*)')")
 
 
 def _packet(body: str, existing: bytes | None = None) -> bytes:
     """Return a packet with our block; the statements of `existing` stay, an earlier block of ours does not."""
-    text = "" if existing is None else _BLOCK.sub("", existing.decode("utf-8", "replace"))
+    text = "" if existing is None else _RECORD.sub("", _BLOCK.sub("", existing.decode("utf-8", "replace")))
     place = text.rfind(_END)
     if place < 0:
         return (_HEAD + _tree(_description("", body)) + _TAIL).encode()
@@ -177,21 +182,25 @@ def _read_packet(found: bytes) -> dict[str, object] | None:
     if match is None:
         return None
     try:
-        record = json.loads(unescape(match[1] if match[1] is not None else match[2]))
+        record = json.loads(unescape(_value(match)))
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
+def _value(match: re.Match[str]) -> str:
+    """Return what the one group of a pattern found that took part."""
+    return str(match[match.lastindex or 0])
+
+
 def _description(around: str, body: str) -> str:
     """Return our block: it is about the same picture as the packet around it, and repeats no statement of it."""
-    about = _ABOUT.search(around)
+    found = _ABOUT.search(around)
+    about = "" if found is None else _value(found).replace('"', "&quot;")
+    spaces = f'xmlns:imgpipe="{_OURS}" xmlns:Iptc4xmpExt="{_IPTC}"{_NOTE_SPACE if "<xmpNote:" in body else ""}'
     is_said = "DigitalSourceType" in around
     source = f"<Iptc4xmpExt:DigitalSourceType>{_SOURCE}</Iptc4xmpExt:DigitalSourceType>"
-    return (
-        f'<rdf:Description rdf:about="{about[1] if about else ""}" xmlns:imgpipe="{_OURS}" xmlns:Iptc4xmpExt="{_IPTC}">'
-        f"{'' if is_said else source}{body}</rdf:Description>"
-    )
+    return f'<rdf:Description rdf:about="{about}" {spaces}>{"" if is_said else source}{body}</rdf:Description>'
 
 
 def _record(record: dict[str, object]) -> str:
@@ -325,9 +334,11 @@ def _embed_jpeg(data: bytes, record: dict[str, object]) -> bytes:
     existing = next((body[len(_JPEG_KEY) :] for _, body in segments if body.startswith(_JPEG_KEY)), None)
     stale = {_guid(body) for _, body in segments if body.startswith(_JPEG_MORE) and _MARK in body}
     kept = [(k, body) for k, body in segments if not body.startswith(_JPEG_KEY) and _guid(body) not in stale]
+    if existing is not None:
+        existing = _without_notes(existing, {_guid(body) for _, body in kept})
     made = [_packet(_record(record), existing)]
     if len(made[0]) > _JPEG_ROOM:
-        more = _tree(_description("", _record(record))).encode()  # the same without the packet's wrapper
+        more = _tree(_description(made[0].decode(), _record(record))).encode()  # about the same, which says its source
         guid = hashlib.md5(more, usedforsecurity=False).hexdigest().upper()
         made = [_packet(_NOTE.format(guid), existing)]
         if len(made[0]) > _JPEG_ROOM:
@@ -366,6 +377,11 @@ def _jpeg_packets(data: bytes) -> Iterator[bytes]:
             (offset,) = struct.unpack_from(">I", body, head + 36)
             pieces.setdefault(body[head : head + 32], {})[offset] = body[head + 40 :]
     yield from (b"".join(parts[offset] for offset in sorted(parts)) for parts in pieces.values())
+
+
+def _without_notes(packet: bytes, guids: set[bytes | None]) -> bytes:
+    """Return a packet that names no extended XMP but what is there; a picture encoded anew has none of it."""
+    return _NOTED.sub(lambda note: note[0] if (note[1] or note[2]) in guids else b"", packet)
 
 
 def _guid(body: bytes) -> bytes | None:

@@ -253,10 +253,10 @@ class Planner:
         for key, (path, value) in sorted(written.items(), key=lambda item: item[1][1] is not None):
             changes |= self._change(key, path, value, scope)
         recipe = replace(base, **changes)
-        path = next((written[key][0] for key in ("seed", "variants") if key in written), None)
-        if path is not None and recipe.seed is not None and (last := recipe.seed + recipe.variants - 1) > MAX_SEED:
+        place = next((written[key][0] for key in ("seed", "variants") if key in written), None)
+        if place is not None and recipe.seed is not None and (last := recipe.seed + recipe.variants - 1) > MAX_SEED:
             what = f"the seed of variant {recipe.variants:,} is {last}, above {MAX_SEED}"
-            self._problems.add(path, what, f"write a seed of at most {MAX_SEED - recipe.variants + 1}")
+            self._problems.add(place, what, f"write a seed of at most {MAX_SEED - recipe.variants + 1}")
         return recipe
 
     def _change(self, key: str, path: KeyPath, value: Any, scope: Scope) -> dict[str, Any]:

@@ -322,7 +322,7 @@ def _message_of(status: int, headers: Headers, error: ServerError, fault: Fault,
     if fault is Fault.ADDRESS and status != 407:
         return f"{error.message or 'no such path'}; is base_url right?"
     if fault is Fault.SILENCE and status in _OUTAGES:
-        return f"{error.message or 'no words'}, after {seconds:.0f} s: a gateway did not wait for the answer"
+        return f"{error.message or 'no words'}, after {seconds:.0f} s: a gateway may not have waited for the answer"
     return error.message
 
 

@@ -73,7 +73,7 @@ async def joined(address: str, *, cpus: int, is_rehearsal: bool = False) -> Asyn
             death = await _connected(options)
             if address != LOCAL:
                 await asyncio.to_thread(_check_reach, address, is_rehearsal=is_rehearsal)
-            yield Cluster(address=address, head=None if address == LOCAL else address, death=death)
+            yield Cluster(head=None if address == LOCAL else address, death=death)
         finally:
             await asyncio.to_thread(_shutdown)
 
@@ -169,12 +169,12 @@ async def _refuse_unreachable(address: str) -> None:
 
 
 def _choose_mode(address: str) -> None:
-    """Have Ray show a token where the cluster asks for one, unless a person has said; a cluster takes one mode only.
+    """Set RAY_AUTH_MODE to what the cluster takes, a token or none, unless it is set: a cluster takes one mode only.
 
     Raises InputError: the token is another one, or there is none.
     """
-    said = os.environ.get("RAY_AUTH_MODE")
-    modes = ("disabled", "token") if said is None else (said,)
+    given = os.environ.get("RAY_AUTH_MODE")
+    modes = ("disabled", "token") if given is None else (given,)
     for mode in modes:
         refusal = _refusal(address, {**os.environ, "RAY_AUTH_MODE": mode})
         if not refusal or (mode == modes[0] and "InvalidAuthToken" not in refusal):  # else Ray says what is wrong

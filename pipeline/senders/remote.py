@@ -183,9 +183,8 @@ class Dispatch:
 class Cluster:
     """A joined cluster and the workers of one run, each of which has proved that it can send."""
 
-    address: str
+    head: str | None  # HOST:PORT; None: it was started for this run
     death: type[Exception]  # what a call raises whose process died
-    head: str | None = None  # HOST:PORT; None: it was started for this run
     dispatch: Dispatch = field(default_factory=Dispatch)
     reports: list[Report] = field(default_factory=list)
 

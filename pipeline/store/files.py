@@ -187,7 +187,7 @@ def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Lend a new name beside `path` to write to; it becomes `path` when the block ends well, and goes otherwise."""
+    """Yield a new name beside `path` to write to: it replaces `path` when the block ends well, else it is removed."""
     part = path.with_name(f".{secrets.token_hex(8)}.part")  # short: the name of `path` may have the longest length
     try:
         yield part

@@ -1,12 +1,22 @@
 """Whole images of every kind, as real encoders write them."""
 
+import io
 import random
 import struct
 import zlib
 
 import pytest
+from PIL import Image
 
-from pipeline.imaging.formats import _PIECE_BYTES, _SMALL_CHUNK_BYTES, BrokenImageError, inspect, measure, sniff
+from pipeline.imaging.formats import (
+    _PIECE_BYTES,
+    _SMALL_CHUNK_BYTES,
+    BrokenImageError,
+    describe,
+    inspect,
+    measure,
+    sniff,
+)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +113,20 @@ def test_plain_images_need_no_conversion(pictures, kind, mode, options, is_plain
 def test_i03_the_kind_is_that_of_the_bytes(pictures):
     kinds = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tiff"}
     assert {kind: sniff(pictures.saved(kind))[1] for kind in kinds} == kinds
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_p1_what_was_whole_when_it_came_is_described_later(pictures, decode):
+    picture = Image.new("RGB", (9, 5), "red")
+    out = io.BytesIO()
+    picture.save(out, "MPO", save_all=True, append_images=[picture])  # as HDR photographs are built
+    followed = pictures.saved("PNG", "RGB", (9, 5)) + b"x" * 5000
+    for data in (out.getvalue(), followed):
+        assert describe(data, decode=decode) == inspect(data)
+
+
+def test_p1_odd_metadata_makes_no_other_image_of_it(pictures):
+    png = pictures.saved("PNG", "RGB", (9, 5))
+    chunk = b"gAMA\0"  # of which Pillow wants four bytes
+    odd = png[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+    assert describe(odd) == inspect(odd)

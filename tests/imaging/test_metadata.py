@@ -79,6 +79,15 @@ def test_a_picture_without_metadata_keeps_its_pixels(pictures, kind, mime):
     assert same_picture(data, strip(data, mime))
 
 
+def test_an_animation_without_metadata_keeps_its_frames(pictures):
+    frames = [Image.new("RGB", (9, 5), colour) for colour in ("red", "blue")]
+    before = io.BytesIO()
+    frames[0].save(before, "WEBP", save_all=True, append_images=frames[1:], xmp=b"<x/>")
+    with Image.open(io.BytesIO(strip(before.getvalue(), "image/webp"))) as after:
+        assert after.n_frames == 2
+        assert "xmp" not in after.info
+
+
 def test_other_kinds_are_left_alone():
     assert strip(b"anything", "image/heic") == b"anything"
 
@@ -88,6 +97,7 @@ def test_other_kinds_are_left_alone():
     [
         (exif(6), 6),
         (b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0", 3),
+        (b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x06\0\0\0\0", 6),  # in 32 bits
         (exif(9), 1),
         (exif(None), 1),
         (b"", 1),
@@ -95,7 +105,7 @@ def test_other_kinds_are_left_alone():
         (b"MM\0*\xff\xff\xff\xff", 1),
         (b"II*\0\x08\0\0\0\xff\xff", 1),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_orientation_is_read_or_upright(block, value):
     assert orientation(block) == value

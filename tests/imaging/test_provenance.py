@@ -1,4 +1,5 @@
 import io
+import re
 import struct
 import zlib
 from xml.etree import ElementTree
@@ -206,3 +207,44 @@ def test_anything_at_all_is_signed_or_not(data: bytes) -> None:
 def test_a_record_is_read_from_the_file_beside_an_image() -> None:
     assert extract(sidecar(RECORD).data) == RECORD
     assert sidecar(RECORD).mark in sidecar(RECORD).data
+
+
+def written_by_exiftool(packet: bytes, *, as_attribute: bool) -> bytes:
+    """A packet as ExifTool 12.57 writes it anew when it adds a rating: single quotes, a block a namespace."""
+    (record,) = re.findall(rb"<imgpipe:Record>(.*?)</imgpipe:Record>", packet)
+    space = b"xmlns:imgpipe='urn:x-imgpipe:1.0#'"
+    ours = b">\n  <imgpipe:Record>" + record + b"</imgpipe:Record>\n </rdf:Description>"
+    if as_attribute:
+        ours = b"\n  imgpipe:Record='" + record + b"'/>"
+    return (
+        b"<?xpacket begin='\xef\xbb\xbf' id='W5M0MpCehiHzreSzNTczkc9d'?>\n<x:xmpmeta xmlns:x='adobe:ns:meta/'>\n"
+        b"<rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>\n <rdf:Description rdf:about='uuid:1'\n  "
+        + space
+        + ours
+        + b"\n <rdf:Description rdf:about='uuid:1'\n  xmlns:xmp='http://ns.adobe.com/xap/1.0/'>\n"
+        b"  <xmp:Rating>5</xmp:Rating>\n </rdf:Description>\n</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end='w'?>"
+    )
+
+
+@pytest.mark.parametrize("as_attribute", [False, True])
+def test_a_record_that_exiftool_wrote_anew_is_read_and_replaced(as_attribute: bool) -> None:
+    rated = written_by_exiftool(sidecar({"n": 1}).data, as_attribute=as_attribute)
+    assert extract(rated) == {"n": 1}
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", rated.decode())
+    again = embed(picture("PNG", {"pnginfo": info}, "RGB"), "image/png", {"n": 2})
+    assert extract(again) == {"n": 2}
+    tree = xmp_of(again)
+    rdf = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+    assert {block.get(f"{rdf}about") for block in tree.iter(f"{rdf}Description")} == {"uuid:1"}
+    assert tree.find(".//{http://ns.adobe.com/xap/1.0/}Rating").text == "5"
+    assert b'{"n":1}' not in again
+
+
+def test_a_long_record_is_where_exiftool_looks_for_it() -> None:
+    """Else it drops the record when it writes: Image::ExifTool::Writer looks for a note without attributes."""
+    before = embed(picture("JPEG", {}, "RGB"), "image/jpeg", {"prompt": "p" * 100_000})
+    after = embed(before, "image/jpeg", {"prompt": "q" * 100_000})
+    (noted,) = re.findall(rb":HasExtendedXMP>(\w{32})<", after)
+    assert after.count(noted) > 2
+    assert after.count(b"DigitalSourceType>http") == 1

@@ -128,7 +128,7 @@ class Bench:
     @asynccontextmanager
     async def sender(self, patience_s: float = 60.0, head: str | None = None) -> AsyncIterator[ClusterSender]:
         workers = [Worker(number=n, actor=actor) for n, actor in enumerate(self.actors, 1)]
-        joined = Cluster(address="local", head=head, death=DeathError, dispatch=Dispatch(workers=workers))
+        joined = Cluster(head=head, death=DeathError, dispatch=Dispatch(workers=workers))
         sender = ClusterSender(joined, outputs=self, listen=self.heard.append, patience_s=patience_s)
         sender.halt = lambda code, reason: self.halts.append((code, reason))
         async with opened(sender, None):
