@@ -222,6 +222,7 @@ DELIVERED = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}  # the forms of del
 SIZES = ("512", "1K", "2K", "4K")
 ASPECTS = tuple(aspect.value for aspect in model.Aspect)
 _MANY = 10**9
+MAX_SEED = 2**31 - 1  # of variants, too
 
 
 class MatrixValue(str):
@@ -364,7 +365,7 @@ _SIZE: dict[str, Any] = {"anyOf": [{"enum": [*SIZES, 512]}, _TEMPLATE]}
 _RATIO: dict[str, Any] = {"anyOf": [{"type": "string", "pattern": f"^{_ASPECT_RATIO.pattern}$"}, _TEMPLATE]}
 
 PositiveInt = Annotated[int, _between(1, _MANY)]
-Seed = Annotated[int, _between(-(2**31), 2**31 - 1)]
+Seed = Annotated[int, _between(-(2**31), MAX_SEED)]
 Quality = Annotated[int, _between(1, 100)]
 Variants = Annotated[int, _between(1, 10_000)]
 Parallel = Annotated[int, _between(1, 10_000)]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.manifest.fields import MatrixValue
+from pipeline.manifest.fields import MAX_SEED, MatrixValue
 from pipeline.manifest.location import decode_utf8, read_bytes
 from pipeline.manifest.problems import BadValue, KeyPath, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
@@ -252,7 +252,12 @@ class Planner:
         changes: dict[str, Any] = {}
         for key, (path, value) in sorted(written.items(), key=lambda item: item[1][1] is not None):
             changes |= self._change(key, path, value, scope)
-        return replace(base, **changes)
+        recipe = replace(base, **changes)
+        place = next((written[key][0] for key in ("seed", "variants") if key in written), None)
+        if place is not None and recipe.seed is not None and (last := recipe.seed + recipe.variants - 1) > MAX_SEED:
+            what = f"the seed of variant {recipe.variants:,} is {last}, above {MAX_SEED}"
+            self._problems.add(place, what, f"write a seed of at most {MAX_SEED - recipe.variants + 1}")
+        return recipe
 
     def _change(self, key: str, path: KeyPath, value: Any, scope: Scope) -> dict[str, Any]:
         if key == "metadata":

@@ -72,6 +72,8 @@ CASES = [
     ("M17-variants-true", "jobs: {a: {prompt: x, variants: true}}\n", 1, 33, "must be a whole number, this is true"),
     ("M17-variants-zero", "jobs: {a: {prompt: x, variants: 0}}\n", 1, 33, "0 is out of range; write a whole number from 1 to 10,000"),
     ("M17-seed-huge", "jobs: {a: {prompt: x, seed: 9999999999}}\n", 1, 29, "out of range"),
+    ("M17-seed-of-a-variant-huge", "jobs: {a: {prompt: x, variants: 3, seed: 2147483646}}\n", 1, 42, "the seed of variant 3 is 2147483648, above 2147483647; write a seed of at most 2147483645"),
+    ("M17-seed-of-an-item's-variant-huge", "jobs: {a: {seed: 2147483646, items: {x: {prompt: y, variants: 3}}}}\n", 1, 63, "the seed of variant 3 is 2147483648"),
     ("M17-temperature-nan", "jobs: {a: {prompt: x, temperature: .nan}}\n", 1, 36, ".nan is out of range; write a number from 0 to 2"),
     ("M17-budget-negative", "limits: {budget: -1}\n" + JOB, 1, 18, "-1 USD is out of range"),
     ("M17-budget-inf", "limits: {budget: {day: .inf}}\n" + JOB, 1, 24, "inf USD is out of range"),
