@@ -200,11 +200,20 @@ def _is_excluded(parts: SplitResult, excluded: str) -> bool:
     host = parts.netloc if parts.port else f"{parts.netloc}:443"
     if proxy_bypass_environment(host, {"no": ",".join(names)}):
         return True
+    address = _network(parts.hostname or "")
+    return address is not None and any(
+        address.version == network.version and address.subnet_of(network)  # type: ignore[arg-type]
+        for network in map(_network, names)
+        if network is not None
+    )
+
+
+def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """Return the network of a name, of one address too, in the brackets of a URL or without; None for other names."""
     try:
-        address = ipaddress.ip_address(parts.hostname or "")
-        return any(address in ipaddress.ip_network(name, strict=False) for name in names if "/" in name)
+        return ipaddress.ip_network(name.strip("[]"), strict=False)
     except ValueError:
-        return False
+        return None
 
 
 def _read_proxy(name: str, given: str) -> Proxy:

@@ -114,6 +114,8 @@ def test_find_proxy_follows_the_environment(environ, base, proxy):
         pytest.param("10.0.0.0/8,localhost", "https://10.1.2.3:8443", True, id="network"),
         pytest.param("10.0.0.0/8", "https://11.1.2.3", False, id="other-network"),
         pytest.param("10.0.0.0/8,fd00::/8", "https://[fd00::1]", True, id="network-of-ipv6"),
+        pytest.param("cdn/images,10.0.0.0/8", "https://10.1.2.3", True, id="network-behind-a-mistake"),
+        pytest.param("::1,fd00::1", "https://[fd00:0::1]", True, id="address-of-ipv6"),
         pytest.param("10.0.0.0/99", "https://10.1.2.3", False, id="no-network"),
         pytest.param("10.0.0.0/8", "https://api.cometapi.com", False, id="network-and-name"),
     ],
