@@ -75,8 +75,7 @@ def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, colum
         except UnicodeError:
             raise not_decodable(path, found) from None
     sep = _SEP.match(sample)
-    if sep is not None:
-        sample = sample[sep.end() :]
+    sample = sample if sep is None else sample[sep.end() :]
     best = max(DELIMITERS, key=lambda each: _fit(sample, each, columns))  # the first of equals
     return Dialect(
         found,
@@ -382,10 +381,8 @@ def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:
         book, links = (archive.read(name) for name in ("xl/workbook.xml", "xl/_rels/workbook.xml.rels"))
     except KeyError:
         return None
-    targets = {}
-    for tag in re.findall(rb"<(?:\w+:)?Relationship\b[^>]*>", links):
-        named = dict(_ATTRIBUTES.findall(tag))
-        targets[named.get(b"Id")] = named.get(b"Target", b"").decode()
+    tags = (dict(_ATTRIBUTES.findall(tag)) for tag in re.findall(rb"<(?:\w+:)?Relationship\b[^>]*>", links))
+    targets = {named.get(b"Id"): named.get(b"Target", b"").decode() for named in tags}
     for tag in re.findall(rb"<(?:\w+:)?sheet\b[^>]*>", book):
         named = dict(_ATTRIBUTES.findall(tag))
         if html.unescape(named.get(b"name", b"").decode()) == sheet:
