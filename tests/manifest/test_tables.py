@@ -613,6 +613,7 @@ def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
         ("0%", "0.125", ("13%", "12%", "0.125")),
         ("00000", "42.5", ("00043", "00042", "42.5")),
         ("[$-407]0%", "0.125", ("13%", "0.125")),
+        ("[h]:mm", "1.5", ("36:00:00", "1 day, 12:00:00")),
     ],
 )
 def test_a_number_is_recognised_by_what_each_version_read(desk, code, stored, readings):
@@ -641,6 +642,8 @@ def test_a_number_is_recognised_by_what_each_version_read(desk, code, stored, re
         ("0.0", "-0.04", "0.0"),
         ("00.0%", "0.045", "04.5%"),
         ("[Blue]000", "7", "007"),
+        ("[h]:mm:ss", "0.0729166666666667", "1:45:00"),
+        ("[h]:mm:ss", "-1.25", "-30:00:00"),
         ("0.00E+00", "1234.5", "1234.5"),
         ("# ?/?", "0.5", "0.5"),
         ("General", "1.25", "1.25"),
