@@ -75,8 +75,7 @@ def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, colum
         except UnicodeError:
             raise not_decodable(path, found) from None
     sep = _SEP.match(sample)
-    if sep is not None:
-        sample = sample[sep.end() :]
+    sample = sample if sep is None else sample[sep.end() :]
     best = max(DELIMITERS, key=lambda each: _fit(sample, each, columns))  # the first of equals
     return Dialect(
         found,
@@ -231,8 +230,7 @@ def sheet_rows(
         raise BadValue(f"is not a workbook that can be read: {error}", _SAVE_ANEW) from None
 
 
-_CHECK_BYTES = 2 * 2**30  # of address space
-_CHECK_S = 120
+_CHECK_BYTES, _CHECK_S = 2 * 2**30, 120  # of address space, and seconds
 _SAVE_ANEW = "save it again, without what lies far beside or below the table, or export it as CSV"
 _LIMITED = f"""
 try:
@@ -265,8 +263,7 @@ def check_in_child(path: Path, program: str, what: str, instead: str, sheet: str
     try:
         child = subprocess.run(command, env={}, capture_output=True, timeout=_CHECK_S, check=False)  # noqa: S603 - our own text
     except subprocess.TimeoutExpired:
-        late = f"takes more than {_CHECK_S} s to read"
-        raise BadValue(late, "split it, or write JSON lines") from None
+        raise BadValue(f"takes more than {_CHECK_S} s to read", "split it, or write JSON lines") from None
     if child.returncode != 0:
         last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it or takes too much memory"
@@ -382,10 +379,8 @@ def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:
         book, links = (archive.read(name) for name in ("xl/workbook.xml", "xl/_rels/workbook.xml.rels"))
     except KeyError:
         return None
-    targets = {}
-    for tag in re.findall(rb"<(?:\w+:)?Relationship\b[^>]*>", links):
-        named = dict(_ATTRIBUTES.findall(tag))
-        targets[named.get(b"Id")] = named.get(b"Target", b"").decode()
+    tags = (dict(_ATTRIBUTES.findall(tag)) for tag in re.findall(rb"<(?:\w+:)?Relationship\b[^>]*>", links))
+    targets = {named.get(b"Id"): named.get(b"Target", b"").decode() for named in tags}
     for tag in re.findall(rb"<(?:\w+:)?sheet\b[^>]*>", book):
         named = dict(_ATTRIBUTES.findall(tag))
         if html.unescape(named.get(b"name", b"").decode()) == sheet:
@@ -396,7 +391,7 @@ def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:
 
 
 def text_of_cell(value: object) -> str:
-    """Return a cell as a person reads it: 12 for 12.0, TRUE, 2026-11-22; a date has no time of midnight.
+    """Return a cell as a person reads it: 12 for 12.0, TRUE, 36:00:00, 2026-11-22; a date has no time of midnight.
 
     Spreadsheets show 15 digits of a number and store 17: 19.99 is 19.990000000000002 in the file.
     """
@@ -407,10 +402,12 @@ def text_of_cell(value: object) -> str:
             return str(int(value))
         case float():
             return _reread(text := f"{value:.15g}", str(value), text)
-        case datetime.datetime() if value.time() == datetime.time():
-            return value.date().isoformat()
         case datetime.datetime():
-            return value.isoformat(" ")
+            return value.isoformat(" ").removesuffix(" 00:00:00")
+        case datetime.timedelta():  # of a format with [h], [m] or [s]
+            hours, rest = divmod(abs(value), datetime.timedelta(hours=1))
+            text = f"{'-' * (value < datetime.timedelta())}{hours}{str(rest)[1:]}"
+            return _reread(text, str(value), str(value))
         case _:
             return _reread(text := str(value).replace("\r\n", "\n"), str(value), text)
 

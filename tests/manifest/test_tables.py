@@ -65,6 +65,24 @@ def test_parquet_is_read_in_batches(desk):
     assert [task.prompt for task in tasks[:3]] == ["p 0.0", "p ", "p 1.0"]
 
 
+def test_numbers_of_32_bits_have_the_digits_they_need_and_are_recognised_by_all(desk):
+    arro3 = pytest.importorskip("arro3.core", reason="the extra `parquet` is not installed")
+    from arro3.io import write_parquet
+
+    stored = [0.1, 19.99, 2.5, 16777216.0, 1e-7, None]
+    columns = {
+        "id": arro3.Array([str(n) for n in range(6)], arro3.DataType.utf8()),
+        "title": arro3.Array(stored, arro3.DataType.float32()),
+    }
+    write_parquet(arro3.Table.from_pydict(columns), str(desk.folder / "p.parquet"))
+    tasks = desk.tasks(job("parquet: p.parquet"))
+    assert [task.prompt for task in tasks] == ["p 0.1", "p 19.99", "p 2.5", "p 16777216.0", "p 1e-07", "p "]
+    formers = as_read(desk, ("0", "0.10000000149011612"), ("1", "19.989999771118164"), ("4", "1.0000000116860974e-07"))
+    assert [task.former for task in tasks] == [*formers[:2], None, None, formers[2], None]
+    for wanted in ("0.1", "0.10000000149011612"):
+        assert desk.tasks(job(f"parquet: p.parquet, where: {{title: '{wanted}'}}")) == tasks[:1]
+
+
 def test_parquet_without_the_extra_names_it(desk, monkeypatch):
     monkeypatch.setitem(sys.modules, "arro3.io", None)
     (problem,) = desk.problems(job("parquet: p.parquet"))
@@ -595,6 +613,7 @@ def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
         ("0%", "0.125", ("13%", "12%", "0.125")),
         ("00000", "42.5", ("00043", "00042", "42.5")),
         ("[$-407]0%", "0.125", ("13%", "0.125")),
+        ("[h]:mm", "1.5", ("36:00:00", "1 day, 12:00:00")),
     ],
 )
 def test_a_number_is_recognised_by_what_each_version_read(desk, code, stored, readings):
@@ -623,6 +642,8 @@ def test_a_number_is_recognised_by_what_each_version_read(desk, code, stored, re
         ("0.0", "-0.04", "0.0"),
         ("00.0%", "0.045", "04.5%"),
         ("[Blue]000", "7", "007"),
+        ("[h]:mm:ss", "0.0729166666666667", "1:45:00"),
+        ("[h]:mm:ss", "-1.25", "-30:00:00"),
         ("0.00E+00", "1234.5", "1234.5"),
         ("# ?/?", "0.5", "0.5"),
         ("General", "1.25", "1.25"),
