@@ -348,12 +348,25 @@ class Tree:
         """Return what this user may still write here, with FILE_BYTES for each file (inode) where those are scarcer."""
         status = self.disk.statvfs(self.fd)
         free = status.f_bavail * status.f_frsize
-        if not status.f_files or status.f_favail * FILE_BYTES >= free:  # 0: they are not counted (btrfs, FAT, SMB)
+        if not status.f_files:  # they are not counted (btrfs, FAT, SMB)
             return free
-        if status.f_favail < FEW_FILES and not self._is_few_noted:
+        files = status.f_favail
+        if files * FILE_BYTES >= free or (files == 0 and self._takes_a_file()):
+            return free
+        if files < FEW_FILES and not self._is_few_noted:
             self._is_few_noted = True
-            self._warn(f"{self.root}: only {status.f_favail} more files (inodes) fit, see df -i; remove some")
-        return status.f_favail * FILE_BYTES
+            self._warn(f"{self.root}: only {files} more files (inodes) fit, see df -i; remove some")
+        return files * FILE_BYTES
+
+    def _takes_a_file(self) -> bool:
+        """Whether one can be made although none is free: on CephFS none ever is (ceph/ceph#23323)."""
+        name = f".{secrets.token_hex(8)}.part"
+        try:
+            self.disk.close(self.disk.create(name, dir_fd=self.fd))
+            self.disk.unlink(name, dir_fd=self.fd)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         self.disk.close(self.fd)
