@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from pipeline.errors import Problem
 from pipeline.manifest.location import input_trouble, is_address, reason, split_bucket
@@ -53,7 +54,7 @@ class Glob:
 
     def matches(self, relative: str) -> bool:
         """True when a path relative to `base` fits."""
-        return self.matcher.fullmatch(relative) is not None
+        return self.matcher.fullmatch(_composed(relative)) is not None
 
     def takes(self, relative: str) -> bool:
         """True when a walk would yield this path, if it were there."""
@@ -65,18 +66,18 @@ class Glob:
 
     def names(self, folder: str) -> bool:
         """True when a pattern names this folder below the base, or one in it."""
-        return any(f"{name}/".startswith(f"{folder}/") for name in self.named)
+        return any(f"{name}/".startswith(f"{_composed(folder)}/") for name in self.named)
 
     def reaches(self, folder: str) -> bool:
         """True when a match may lie in a folder below the base."""
-        return self.reach.fullmatch(f"/{folder}") is not None
+        return self.reach.fullmatch(f"/{_composed(folder)}") is not None
 
     def ignores(self, relative: str) -> bool:
         """True when `ignore` leaves a file or folder out, by its path below the base or as it is written."""
         if self.ignore is None:
             return False
         written = posixpath.normpath(posixpath.join(self.written_base, relative))
-        return self.ignore.fullmatch(relative) is not None or self.ignore.fullmatch(written) is not None
+        return any(self.ignore.fullmatch(_composed(path)) for path in (relative, written))
 
 
 def compile_globs(
@@ -102,6 +103,7 @@ def compile_globs(
     (bucket,) = buckets
     if bucket:
         patterns, folder = tuple(split_bucket(pattern)[1] for pattern in patterns), "/"
+        is_folder = lambda _path: False  # noqa: E731 - folders of this machine say nothing of those in a bucket
     base, named, rests = _common_base(patterns, folder, is_folder)
     is_absolute = all(pattern.startswith("/") for pattern in patterns)
     return Glob(
@@ -121,16 +123,33 @@ def _common_base(
 ) -> tuple[str, frozenset[str], list[str]]:
     """Return the folder that all patterns lie below, those they name below it, and what is left of each pattern."""
     split = [
-        _split(prefix, rest)
+        (_as_it_is_there(prefix, is_folder), rest)
         for pattern in patterns
-        for prefix, whole in [_named(pattern, folder, is_folder)]
-        for rest in _expand(whole)
+        for known, whole in [_named(pattern, folder, is_folder)]
+        for prefix, rest in [_split(known, each) for each in _expand(whole)]
     ]
     if len(split) > MAX_BRACES:
         raise BadValue(f"braces make more than {MAX_BRACES} patterns")
     base = posixpath.commonpath([prefix for prefix, _ in split])
     below = [("" if prefix == base else posixpath.relpath(prefix, base), rest) for prefix, rest in split]
-    return base, frozenset(name for name, _ in below), [posixpath.join(name, rest) for name, rest in below]
+    rests = [_composed(posixpath.join(name, rest)) for name, rest in below]
+    return base, frozenset(_composed(name) for name, _ in below), rests
+
+
+def _composed(text: str) -> str:
+    """Return a path as keyboards write it; Macs write `ü` in names of files as two characters, which nobody sees."""
+    return text if text.isascii() else normalize("NFC", text)
+
+
+def _as_it_is_there(path: str, is_folder: Callable[[str], bool]) -> str:
+    """Return a path in the form that its folders have; as it is written where none of the forms is there."""
+    if path.isascii() or is_folder(path):
+        return path
+    place = ""
+    for name in path.lstrip("/").split("/"):
+        forms = (name, _composed(name), normalize("NFD", name))
+        place += "/" + next((form for form in forms if is_folder(f"{place}/{form}")), name)
+    return place
 
 
 def _compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
@@ -138,7 +157,7 @@ def _compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
     if not patterns:
         return None
     whole = [expanded for pattern in patterns for expanded in _expand(pattern)]
-    anywhere = [pattern.strip("/") if "/" in pattern else f"**/{pattern}" for pattern in whole]
+    anywhere = [_composed(pattern.strip("/")) if "/" in pattern else f"**/{_composed(pattern)}" for pattern in whole]
     return _either(map(_regex, anywhere))
 
 

@@ -4,6 +4,7 @@ import errno
 import glob as pythons
 import itertools
 import os
+import unicodedata
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -62,6 +63,23 @@ def test_pattern_takes(desk, each, expected):
     for name in ("a.jpg", "_x/b.jpg", "sub/_c.jpg", "sub/d.jpg", ".h/e.jpg"):
         desk.write(f"photos/{name}")
     assert rows(desk, each) == expected
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("each", "expected"),
+    [
+        ("files: 'fotos/Zürich/*.jpg'", ["ä.jpg", "ö.jpg"]),
+        ("files: 'fotos/*/ö.jpg'", ["Zürich/ö.jpg"]),
+        ("files: 'fotos/{Köln,Zürich}/?.jpg'", ["Zürich/ä.jpg", "Zürich/ö.jpg"]),
+        ("files: 'fotos/**/*.jpg', ignore: ä.*", ["Zürich/ö.jpg"]),
+        ("files: 'fotos/**/*.jpg', ignore: 'fotos/Zürich/ö.jpg'", ["Zürich/ä.jpg"]),
+    ],
+)
+def test_a_pattern_finds_what_a_mac_has_packed(desk, form, each, expected):
+    for name in ("ä", "ö"):
+        desk.write(unicodedata.normalize(form, f"fotos/Zürich/{name}.jpg"))
+    assert sorted(unicodedata.normalize("NFC", row) for row in rows(desk, each)) == expected
 
 
 SEGMENTS = ["a", "b", "*", "?", "a*", "*b", "[ab]", "[!a]", "**"]
