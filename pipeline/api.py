@@ -244,8 +244,9 @@ async def _prepared(
         raise InputError(what, instead="write a manifest: its output_dir may be a bucket")
     folder.mkdir(parents=True, exist_ok=True)
     _check_ours(folder)
-    given = partial(directories, name=NAME, kind=provider, output_dir=OUTPUT_DIR, state_dir=None, simulate=False)
-    lock = await locked(given(folder.resolve())[1], wait_s=WAIT_LOCK_S)
+    here = folder.resolve()
+    _, state_dir = directories(here, name=NAME, kind=provider, output_dir=OUTPUT_DIR, state_dir=None, simulate=False)
+    lock = await locked(state_dir, wait_s=WAIT_LOCK_S)
     try:
         manifest = _write_manifest(folder, job, provider, defaults)
         flags = context.Flags(budget_microusd=budget_microusd)
