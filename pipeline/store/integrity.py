@@ -20,9 +20,10 @@ from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import decoded
 from pipeline.model import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, Artifact, BucketUrl
 from pipeline.store import files
-from pipeline.store.files import FileComparison, Tree
+from pipeline.store.files import FileComparison
 from pipeline.store.ledger_file import to_us
 from pipeline.store.reader import LedgerReader
+from pipeline.store.tree import Tree, split
 
 T = TypeVar("T")
 READERS: Final = 8  # images read at once; each is hashed piece by piece, or is one image in memory
@@ -31,7 +32,7 @@ UNDECODABLE: Final = "undecodable"
 
 def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator[tuple[T, Artifact, FileComparison]]:
     """Compare many; neighbours in one folder share one open directory. A file that cannot be read counts as changed."""
-    for folder, group in itertools.groupby(made, key=lambda pair: files.split(pair[1].path)[0]):
+    for folder, group in itertools.groupby(made, key=lambda pair: split(pair[1].path)[0]):
         with contextlib.ExitStack() as stack:
             fd = _open_folder(outputs, folder, stack)
             for key, artifact in group:
@@ -46,7 +47,7 @@ def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int
 
 
 def _compare_file(outputs: Tree, artifact: Artifact, dir_fd: int) -> FileComparison:
-    name = files.split(artifact.path)[1]
+    name = split(artifact.path)[1]
     try:
         status = files.status_of(outputs.disk, name, dir_fd=dir_fd)
         return files.compare(status, artifact, lambda: files.sha256_of(outputs.disk, name, dir_fd=dir_fd))
