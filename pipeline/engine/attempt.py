@@ -293,8 +293,8 @@ class Attempts:
 
     async def _enter(self, task: Task) -> Ticket:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
+        throttle = self.gate.throttle
         while True:
-            throttle = self.gate.throttle
             await self._disk_space.wait(task.size, lambda: throttle.in_flight, lambda: self.gate.is_stopped)
             ticket = await self.gate.wait()
             with ExitStack() as undo:
