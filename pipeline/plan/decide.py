@@ -146,7 +146,7 @@ def _judge_redo(task: Task, known: Known, files: FileView, rules: Rules) -> Verd
     assert known.artifact is not None
     path = known.artifact.path
     if known.unknowns > rules.unknown_repeats and not changed_aspects(task, known):
-        note = "its new image may have been billed already and never came; `retry` asks again"
+        note = "its new image may have been billed already and never came; `retry` it, then `redo` asks again"
         return Verdict(state=TaskState.UNKNOWN, note=note)
     is_edited = known.edit is Edit.EDITED or files.compare(known.artifact) is FileComparison.CHANGED
     if is_edited and not rules.force:
