@@ -133,7 +133,7 @@ def _seeded(reader: LedgerReader, task_id: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """What `retry` makes due again: tasks in these states; with ids, only those, and they run whatever their state is."""
+    """What `retry` makes due again: tasks in these states; with ids, only those, whatever state they are in."""
 
     states: frozenset[TaskState]
     ids: tuple[str, ...] = ()
