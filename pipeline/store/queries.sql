@@ -414,11 +414,6 @@ SELECT task.job, attempt.model, attempt.sent_at / 900000000, count(*),
 FROM attempt JOIN task USING (task) WHERE manifest = :manifest AND attempt.sent_at >= :since
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 
--- name: images_since
--- CROSS JOIN: by the index of times; from the tasks it would look at every attempt there ever was.
-SELECT count(*) FROM attempt CROSS JOIN task USING (task)
-WHERE attempt.sent_at >= :since AND attempt.state = 'ok' AND manifest = :manifest
-
 -- name: run_that_goes_on
 SELECT run, started_at, found, manifest FROM run WHERE ended_at IS NULL AND found <> '' AND run = (SELECT max(run) FROM run)
 
