@@ -277,9 +277,10 @@ ON CONFLICT (manifest, id) DO UPDATE SET state = 'done', fingerprint = excluded.
 SELECT task FROM task WHERE manifest = :manifest AND id = :id
 
 -- name: release_task
-UPDATE task SET state = 'pending', unknowns = 0, accepted = '', updated_at = :now,
+-- A task whose redo is unknown is done: the old image stays.
+UPDATE task SET state = iif(state = 'done', 'done', 'pending'), unknowns = 0, accepted = '', updated_at = :now,
   released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
-WHERE manifest = :manifest AND id = :id AND state = :state
+WHERE manifest = :manifest AND id = :id AND :state IN (state, iif(state = 'done' AND unknowns > 0, 'unknown', ''))
 
 -- name: set_hold
 -- The model is that of the request whose answer said to wait.
