@@ -219,7 +219,10 @@ def rendition(
         if not is_small and max_side is not None:
             picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
         encoded, record = _encoded(picture, wanted, quality, kept), None if is_stripped else extract(data)
-        return (encoded if record is None else embed(encoded, mime, record)), mime
+        if record is not None:
+            with contextlib.suppress(ValueError):  # a JPEG has no room for a long one
+                encoded = embed(encoded, mime, record)
+        return encoded, mime
     except UnidentifiedImageError as error:
         raise NotAnImageError("not a whole PNG, JPEG or WebP image") from error
     except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError) as error:
@@ -255,7 +258,7 @@ def _encoded(picture: Image.Image, kind: str, quality: int, kept: dict[str, Any]
     if kind == "WEBP":
         return _saved(picture, kind, {**kept, "quality": quality})
     if len(kept.get("xmp", b"")) > _JPEG_XMP_BYTES:
-        del kept["xmp"]
+        kept["xmp"] = made_by_model()
     picture = _on_white(picture)
     options = {**kept, "quality": quality, "subsampling": 0 if quality >= 90 else 2}
     made = _saved(picture, kind, options)

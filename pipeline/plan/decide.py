@@ -6,7 +6,7 @@ Files are only looked at; listings are kept while one plan is made.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
@@ -177,9 +177,8 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
 
     Other metadata of an input image (a star rating, a caption) are no difference: they are not sent.
     """
-    if known.fingerprint in task.fingerprints:
-        return []
-    if any(not changed_aspects(former, known) for former in as_formerly_read(task)):
+    former = as_formerly_read(task)
+    if known.fingerprint in task.fingerprints or (former is not None and not changed_aspects(former, known)):
         return []
     differing = [each for each in Aspect if getattr(task.digests, each.value) != getattr(known.digests, each.value)]
     if Aspect.INPUTS in differing and _has_same_pixels(task, known):
@@ -190,12 +189,11 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
     return differing
 
 
-def as_formerly_read(task: Task) -> Iterator[Task]:
-    """Yield the request as earlier versions read the cells of its row and compared its text."""
-    former = task.former
-    while former is not None:
-        yield msgspec.structs.replace(task, fingerprint=former.fingerprint, digests=former.digests, former=None)
-        former = former.former
+def as_formerly_read(task: Task) -> Task | None:
+    """Return the request as version 0.1.0 read the cells of its row and compared its text; None: as it is."""
+    if (former := task.former) is None:
+        return None
+    return msgspec.structs.replace(task, fingerprint=former.fingerprint, digests=former.digests, former=None)
 
 
 def _has_same_pixels(task: Task, known: Known) -> bool:
@@ -203,7 +201,7 @@ def _has_same_pixels(task: Task, known: Known) -> bool:
 
 
 def _is_same_otherwise_written(task: Task, known: Known) -> bool:
-    """Say whether the request is the same but for metadata of its inputs, or for how earlier versions read its cells.
+    """Say whether the request is the same but for metadata of its inputs, or for how version 0.1.0 read its cells.
 
     Its fingerprint goes into the ledger then.
     """

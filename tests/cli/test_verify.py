@@ -38,19 +38,6 @@ def test_json_has_every_kind_and_the_exit_code(imgpipe: Imgpipe) -> None:
     }  # fmt: skip
 
 
-def test_a_file_that_somebody_renamed_is_found_by_its_bytes(imgpipe: Imgpipe) -> None:
-    manifest = imgpipe.made()
-    blue, red = imgpipe.images()
-    red.rename(red.with_name("final" + red.suffix))
-    (imgpipe.out / "mugs" / "mine.png").write_bytes(b"not ours")
-    ended = imgpipe("verify", manifest)
-    assert ended.exit == 3
-    assert f"missing: mugs/{red.name} (now mugs/final{red.suffix})\n" in ended.out
-    assert f"missing: mugs/{red.name}\n" in imgpipe("verify", manifest, "--quick").out, "it reads no other file"
-    assert imgpipe("verify", manifest, "--json").json["missing"] == [f"mugs/{red.name}"]
-    assert blue.exists()
-
-
 def test_what_the_manifest_no_longer_has_may_be_removed_by_hand(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.made()
     blue, red = imgpipe.images()

@@ -15,13 +15,14 @@ import pytest
 from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import ledger_file
-from pipeline.store.files import FILE_BYTES, Disk
+from pipeline.store.files import Disk
 from pipeline.store.images import StoredImages, WriterPool
 from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from pipeline.store.resources import open_resources
 from pipeline.store.rows import begin, close, finish, record_of, task_row
+from pipeline.store.tree import FILE_BYTES
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, SHA, FaultyDisk, answer, files, image, publish, recover, settings, task
