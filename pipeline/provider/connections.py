@@ -187,7 +187,9 @@ class Connections(aiohttp.TCPConnector):
             if protocol not in self._seen:
                 self._seen.add(protocol)
                 return connection
-            if transport is not None and not protocol.should_close and not _is_readable(transport):
+            await asyncio.sleep(0)  # TLS tells of the end that it read behind a large answer in the next iteration
+            is_open = protocol.is_connected() and not protocol.should_close
+            if is_open and transport is not None and not _is_readable(transport):
                 return connection
             connection.close()
 
