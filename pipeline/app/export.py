@@ -13,7 +13,6 @@ which the schema metadata call an Image, as the library `datasets` writes and re
 import hashlib
 import io
 import os
-import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +32,10 @@ from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, StorageError
 from pipeline.manifest.outputs import is_input
 from pipeline.manifest.sources import input_globs
-from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
+from pipeline.model import SIDECAR, Artifact, Edit, Mark
 from pipeline.plan.plan import PlanRow
-from pipeline.store.files import Disk, link_or_rename, replacing
-from pipeline.store.mirror import Mirror, open_mirror
+from pipeline.store.files import replacing
+from pipeline.store.mirror import FolderMirror, Mirror, open_mirror
 from pipeline.store.reader import LedgerReader
 from pipeline.text import usd
 
@@ -64,17 +63,16 @@ class _NotCopied(Exception):  # noqa: N818 - reads as what happened
 
 def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
     """Copy every picked image into `folder`. Raises InputError when nothing is picked, StorageError."""
-    exported, locations, inputs = Exported(), Locations(), input_globs(setup.manifest)
+    exported, locations, mirror, inputs = Exported(), Locations(), FolderMirror(folder), input_globs(setup.manifest)
     with reading(setup) as reader:
         for task_id, mark in marked(setup, "picked", picks_path).items():
             try:
                 artifact = _picked(reader, task_id, mark)
                 target = folder / artifact.path
                 if is_input(str(target), inputs):
-                    raise _NotCopied(
-                        f"{target} would be an input, and a run would buy an image for it; export to another folder"
-                    )
-                is_new = _place(setup.manifest.location_of(artifact), target, locations)
+                    what = f"{target} would be an input, and a run would buy an image for it"
+                    raise _NotCopied(f"{what}; export to another folder")
+                is_new = _place(mirror, setup.manifest.location_of(artifact), artifact.path, locations)
                 (exported.copied if is_new else exported.present).append(target)
             except _NotCopied as why:
                 exported.left.append((task_id, str(why)))
@@ -95,42 +93,25 @@ def _picked(reader: LedgerReader, task_id: str, mark: Mark) -> Artifact:
     return known.artifact
 
 
-def _place(source: str, target: Path, locations: Locations) -> bool:
+def _place(mirror: FolderMirror, source: str, file: str, locations: Locations) -> bool:
     """Copy an image, and the file beside it where there is one and its place is free; False: it was there."""
     data = _read_pick(locations, source)
     if data is None:
         raise _NotCopied(f"{source} is missing")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not os.path.lexists(target) and _copy(source, data, target)
-    if not is_new and not (target.is_file() and target.read_bytes() == data):
-        raise _NotCopied(f"{target} is another file; move it away or export to another folder")
-    beside, copied = source + SIDECAR, target.with_name(target.name + SIDECAR)
-    if not os.path.lexists(copied) and (sidecar := _read_pick(locations, beside)) is not None:
-        _copy(beside, sidecar, copied)
-    return is_new
+    there = mirror.mark(file)
+    if there not in (None, hashlib.sha256(data).hexdigest()):
+        raise _NotCopied(f"{file} is another file there; move it away or export to another folder")
+    if there is None:
+        mirror.write(file, data, "", before=None)
+    if mirror.mark(file + SIDECAR) is None and (sidecar := _read_pick(locations, source + SIDECAR)) is not None:
+        mirror.write(file + SIDECAR, sidecar, "", before=None)
+    return there is None
 
 
 def _read_pick(locations: Locations, source: str) -> bytes | None:
     with suppress(FileNotFoundError, NotADirectoryError):
         return locations.read(source)
     return None
-
-
-def _copy(source: str, data: bytes, target: Path) -> bool:
-    """Write under another name first, so that no half image ever has the right one; False: the name was taken."""
-    part, disk = target.with_name(f".{target.name}.{os.getpid()}.part"), Disk()
-    folder = disk.open_dir(target.parent)
-    try:
-        part.write_bytes(data)
-        if not is_object(source):
-            shutil.copystat(source, part)
-        link_or_rename(disk, part.name, target.name, dir_fd=folder, new_dir_fd=folder)
-    except FileExistsError:
-        return False
-    finally:
-        part.unlink(missing_ok=True)
-        disk.close(folder)
-    return True
 
 
 # -- training set -----------------------------------------------------------------------------------------------------

@@ -162,6 +162,16 @@ def test_an_edited_image_is_never_replaced_without_force() -> None:
     assert decide(changed, accepted, FakeFiles(), Rules()).state is TaskState.CONFLICT
 
 
+@pytest.mark.parametrize("state", [state for state in TaskState if state is not TaskState.DONE])
+def test_nothing_is_bought_that_an_edited_image_of_an_earlier_request_would_block(state: TaskState) -> None:
+    asked = task(Digests("other", "inputs", "params", "model"))
+    made_before = known(state, artifact=ARTIFACT, artifact_fingerprint="older")
+    assert decide(asked, made_before, FakeFiles(), Rules()).reason is not None
+    edited = FakeFiles(FileComparison.CHANGED)
+    assert decide(asked, made_before, edited, Rules()).state is TaskState.CONFLICT
+    assert decide(asked, made_before, edited, Rules(force=True)).reason is not None
+
+
 def test_nothing_is_bought_for_a_folder_that_takes_no_image() -> None:
     verdict = decide(task(), None, FakeFiles(barred="the folder a cannot be written to"), Rules())
     assert (verdict.reason, verdict.barrier) == (None, "the folder a cannot be written to")
