@@ -140,12 +140,18 @@ class Answers(ResponseHandler):
         super().set_response_params(**params)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take what TLS still has of an answer, then what aiohttp makes of the end."""
+        """Take what TLS still has of an answer, then what aiohttp makes of the end.
+
+        Of chunks that it cannot parse aiohttp tells nobody who reads them.
+        """
         for piece in _left_over(self.transport):
             self.data_received(piece)
         while self._reading_paused:  # aiohttp's parser keeps what comes meanwhile, and drops it at the end
             self.resume_reading()
+        payload, broken = self._payload, self._exception
         super().connection_lost(exc)
+        if payload is not None and broken is not None and payload.exception() is None and not payload.is_eof():
+            payload.set_exception(aiohttp.ClientPayloadError(f"{broken}"))
 
 
 def _left_over(transport: asyncio.BaseTransport | None) -> Iterator[bytes]:
@@ -154,8 +160,8 @@ def _left_over(transport: asyncio.BaseTransport | None) -> Iterator[bytes]:
     uvloop drops it when the server closes behind an answer whose reading is paused (sslproto.pyx, `eof_received`):
     every second answer of 0.25 to 0.9 MB that waited for room was cut.
     """
-    tls: ssl.SSLObject | None = None if transport is None else transport.get_extra_info("ssl_object")
-    with contextlib.suppress(ssl.SSLError):  # nothing more, or nothing that can be deciphered
+    with contextlib.suppress(ssl.SSLError, AttributeError):  # nothing more, undecipherable; asyncio's was closed twice
+        tls: ssl.SSLObject | None = None if transport is None else transport.get_extra_info("ssl_object")
         while tls is not None and (piece := tls.read(CHUNK_BYTES)):
             yield piece
 
