@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageCms, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
-from pipeline.imaging.convert import rendition
+from pipeline.imaging.convert import convert, rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.metadata import embed, extract, is_signed
 from tests.imaging.test_provenance import signed
@@ -48,6 +49,17 @@ def test_a_jpeg_without_room_for_the_record_says_that_a_model_made_it() -> None:
     data = embed(file(Image.radial_gradient("L"), "PNG"), "image/png", {"prompt": "x" * 70_000})
     _, made, _ = rendered(data, kind="jpeg")
     assert (extract(made), SOURCE_TYPE in made) == (None, True)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_conversion_takes_no_comment_along(form: str) -> None:
+    texts = PngInfo()
+    texts.add_text("comment", "48.8584N")  # ImageMagick's word, and Pillow's for that of a JPEG
+    options = {"pnginfo": texts} if form == "PNG" else {"comment": b"48.8584N"}
+    data = file(Image.new("RGB", (90, 90)), form, **options)
+    assert b"48.8584N" in data
+    assert b"48.8584N" not in convert(data, 10**6, 1000, False)[1]
+    assert b"48.8584N" not in rendered(data, kind="jpeg", max_side=50, is_stripped=True)[1]
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
