@@ -44,6 +44,9 @@ PROBES: Final = (  # 5.5 minutes without an acknowledgement end a connection, la
     ("TCP_KEEPCNT", 10),
 )
 _HEAD_END: Final = b"\r\n\r\n"
+_LENGTH_AGAIN: Final = re.compile(
+    rb"(\r\ncontent-length:[ \t]*(\d+)(?=\r\n).{0,4096}?)\r\ncontent-length:[ \t]*\2(?=\r\n)", re.I | re.S
+)
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one call either way
 
 
@@ -125,10 +128,11 @@ class Answers(ResponseHandler):
         """Parse what came, each head on its own.
 
         aiohttp drops a whole answer when it comes in one piece with bytes behind it that are no HTTP. With its head
-        parsed before, it is read to the length that it names.
+        parsed before, it is read to the length that it names. One that names the same length twice, as a server and
+        its front do, is dropped by it too; RFC 9110, 8.6 lets it count once (Karlson2k/libmicrohttpd#15).
         """
         while self._is_head_due and (end := data.find(_HEAD_END) + len(_HEAD_END)) >= len(_HEAD_END):
-            super().data_received(data[:end])
+            super().data_received(_LENGTH_AGAIN.sub(rb"\1", data[:end]))
             data = data[end:]
             if not data or self._exception is not None:
                 return
