@@ -7,7 +7,10 @@ A training set is shards, each written whole under its name, and `shards.jsonl`,
 continues after an interruption, and rewrites only the shards whose images changed. Memory is that of one shard of
 Parquet (100 MB of images at most) or of one image (webdataset). In Parquet, `image` is a struct of `bytes` and `path`,
 which the schema metadata call an Image, as the library `datasets` writes and reads it
-(https://huggingface.co/docs/datasets/image_dataset). webdataset is a tar of `KEY.png` and `KEY.json`.
+(https://huggingface.co/docs/datasets/image_dataset). webdataset is a tar of `KEY.png` and `KEY.json`. Where
+images are of several kinds all have the suffix of one (`mime` says what each is): readers know a field by its suffix,
+and `datasets` takes names and types from the first five samples, and refuses or loses what differs later. For the same
+reason a text that a sample does not have is empty there, and no null.
 """
 
 import hashlib
@@ -164,15 +167,19 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
         listed = mirror.read(INDEX) or b""
         former = {shard.file: shard for shard in read_lines(str(folder / INDEX), listed, Shard, "shards")}
         with reading(setup) as reader:
-            names = sorted({name for sample in _samples(setup, reader, Written()) for name in sample.columns})
+            fields, suffixes = set[str](), set[str]()
+            for sample in _samples(setup, reader, Written()):
+                fields |= sample.columns.keys()
+                suffixes.add(Path(sample.location).suffix)
+            names, suffix = sorted(fields), min(suffixes, default="") if kind == "webdataset" else ""
             for number, samples in enumerate(_shards(_samples(setup, reader, written), shard_size)):
                 file = f"data-{number:05d}{SUFFIXES[kind]}"
-                content = msgspec.json.encode([names, [sample.columns for sample in samples]])
+                content = msgspec.json.encode([[*names, suffix], [sample.columns for sample in samples]])
                 shard = Shard(file=file, images=len(samples), digest=hashlib.sha256(content).hexdigest())
                 if former.get(file) == shard and (folder / file).is_file():
                     written.kept += 1
                 else:
-                    _write_shard(folder / file, kind, samples, names, is_ours=file in former)
+                    _write_shard(folder / file, suffix, samples, names, is_ours=file in former)
                 written.shards.append(shard)
                 written.images += shard.images
                 write_lines(mirror, INDEX, [*written.shards, *_later(former, written.shards)])
@@ -235,24 +242,25 @@ def _shards(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
         yield group
 
 
-def _write_shard(path: Path, kind: str, samples: Sequence[_Sample], names: Sequence[str], *, is_ours: bool) -> None:
+def _write_shard(path: Path, suffix: str, samples: Sequence[_Sample], names: Sequence[str], *, is_ours: bool) -> None:
     if not is_ours and os.path.lexists(path):
         raise InputError(f"{path} was not written by an export that {INDEX} has; name another folder")
     with replacing(path) as part:
-        (_write_parquet if kind == "parquet" else _write_tar)(part, samples, names)
+        (partial(_write_tar, suffix=suffix) if suffix else _write_parquet)(part, samples, names)
 
 
-def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> None:
+def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str], *, suffix: str) -> None:
     locations = Locations()
     with tarfile.open(path, "w") as tar:
         for number, sample in enumerate(samples):
             key = f"{number:06d}-{hashlib.sha256(sample.columns['id'].encode(errors='replace')).hexdigest()[:8]}"
             about = {name: sample.columns.get(name) for name in names}
-            for suffix, data in (
-                (Path(sample.location).suffix, read_whole(locations, sample.location)),
-                (".json", msgspec.json.encode(about)),
+            about |= {name: "" for name, value in about.items() if value is None and name not in NUMBERS}
+            for name, data in (
+                (key + suffix, read_whole(locations, sample.location)),
+                (f"{key}.json", msgspec.json.encode(about)),
             ):
-                member = tarfile.TarInfo(key + suffix)
+                member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
 

@@ -137,20 +137,21 @@ def _fit(size: tuple[int, int], most_pixels: float) -> tuple[int, int]:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Return the picture as L, RGB or RGBA."""
+    """Return the picture as L, RGB or RGBA; one of grays or inks that has a profile in the colours of screens."""
+    if picture.mode == "L" and "transparency" in picture.info:
+        picture = picture.convert("LA")
     match picture.mode:
+        case "L" | "LA" | "CMYK" if profile := picture.info.pop("icc_profile", None):  # it fits no picture of RGB
+            return _in_srgb(picture, profile)
         case "L" | "RGB" | "RGBA":
             return picture.convert("RGBA") if "transparency" in picture.info else picture
         case "1":
-            return picture.convert("L")
+            return _eight_bits(picture.convert("L"))
         case "P" | "PA" | "LA" | "La" | "RGBa":
             is_opaque = picture.mode == "P" and "transparency" not in picture.info
             return picture.convert("RGB" if is_opaque else "RGBA")
-        case "CMYK":
-            profile = picture.info.pop("icc_profile", None)
-            return _in_srgb(picture, profile) if profile else picture.convert("RGB")
         case mode if mode.startswith("I") or mode == "F":
-            return _scaled(picture)
+            return _eight_bits(_scaled(picture))
         case _:
             return picture.convert("RGB")
 
@@ -238,6 +239,10 @@ def _kept(picture: Image.Image, data: bytes) -> dict[str, Any]:
 
 def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     """Return the picture in the colours of screens; with a profile that cannot be used as browsers show it."""
+    if picture.mode == "LA":
+        seen = _in_srgb(picture.getchannel("L"), profile)
+        seen.putalpha(picture.getchannel("A"))
+        return seen
     if picture.mode not in ("RGB", "RGBA", "L", "CMYK"):
         picture = picture.convert("RGB")
     mode = "RGBA" if picture.mode == "RGBA" else "RGB"
