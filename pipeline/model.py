@@ -118,13 +118,12 @@ class ImageChecks(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defa
 
 
 class FormerReading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a task was to an earlier version, which read the cells of its row or compared its text otherwise."""
+    """What a task was to version 0.1.0, which read the cells of its row or compared its text otherwise."""
 
     row: str
     fields: dict[str, str]
     fingerprint: str
     digests: Digests
-    former: "FormerReading | None" = None  # to a version before that one
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -161,12 +160,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
     @property
     def fingerprints(self) -> list[str]:
-        """Its own, and those that earlier versions computed for the same request."""
-        found, former = [self.fingerprint], self.former
-        while former is not None:
-            found.append(former.fingerprint)
-            former = former.former
-        return found
+        """Its own, and the one that version 0.1.0 computed for the same request."""
+        return [self.fingerprint] if self.former is None else [self.fingerprint, self.former.fingerprint]
 
 
 PARAMETERS: Final = ("aspect_ratio", "size", "seed", "temperature", "thinking", "params", "safety")  # of `Task`
@@ -265,6 +260,7 @@ class Reply:
     is_first: bool  # no answer came before it in this run
     seconds: float  # from the last byte sent to the last byte read
     hold: HeldMemory | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
+    cut: "Failure | None" = None  # its end did not come: what that means, unless a whole image did
 
 
 PART: Final = ".part-"  # how the name of an image begins until it has its final one

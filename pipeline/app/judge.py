@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -33,8 +32,6 @@ from pipeline.store.ledger_file import NAME as LEDGER
 from pipeline.store.marks import Marks
 
 MOST_BYTES: Final = 64 * 2**20  # of one picture: as of every answer (P13)
-COUNT_EVERY_S: Final = 3.0  # how often images are counted while a run goes on
-IN_FLIGHT: Final = timedelta(hours=1)  # a request may have been sent so long before its image came
 RASTERS: Final = frozenset(  # what is served; SVG and HTML, which run scripts, are none
     f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "avif", "bmp")
 )
@@ -74,10 +71,6 @@ class JudgeSession:
         self._rows: Mapping[str, ReportRow] = {}
         self._page = ""
         self._stamp: object = None
-        self._since = datetime.now(UTC)
-        self._images = self._new = 0  # images of requests since then: when the page was made, and come since
-        self._counted_at = 0.0
-        self._counted_stamp: object = None
         manifest = setup.manifest
         if not (manifest.state_dir / LEDGER).exists():
             what, instead = "there is nothing to judge: no image exists yet", f"imgpipe run {setup.command}"
@@ -112,8 +105,6 @@ class JudgeSession:
         out = self._folder
         with reading(setup) as reader:
             heading = heading_of(setup, reader)
-            self._since = datetime.now(UTC) - IN_FLIGHT
-            self._images, self._new = reader.images_since(self._since), 0
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, folder.MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
@@ -124,14 +115,10 @@ class JudgeSession:
         served = {**data, "judge": {"secret": self._secret, "change": change}}
         return served_page(manifest.name, served)
 
-    def new_images(self) -> int:
-        """Return how many images came since the page was made; counted every few seconds while a run goes on."""
-        now, stamp = time.monotonic(), self._ledger_stamp()
-        if now - self._counted_at >= COUNT_EVERY_S and stamp != self._counted_stamp:
-            self._counted_at, self._counted_stamp = now, stamp
-            with reading(self._setup) as reader:
-                self._new = reader.images_since(self._since) - self._images
-        return self._new
+    @property
+    def is_stale(self) -> bool:
+        """Say whether the ledger has changed since the page was made, as while a run goes on."""
+        return self._ledger_stamp() != self._stamp
 
     def _ledger_stamp(self) -> list[tuple[str, int, int]]:
         """Return what changes with every commit: size and time of the ledger and of its write-ahead log."""

@@ -154,7 +154,7 @@ class JudgeServer:
     async def _changes(self, request: web.Request) -> web.Response:
         text = request.query.get("since", "0")
         since = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
-        return self._marks_since(since, new_images=await asyncio.to_thread(self._session.new_images))
+        return self._marks_since(since)
 
     async def _mark(self, request: web.Request) -> web.Response:
         try:
@@ -162,12 +162,12 @@ class JudgeServer:
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from error
         self._session.edit(body.edits)
-        return self._marks_since(body.since, new_images=0)
+        return self._marks_since(body.since)
 
-    def _marks_since(self, since: int, *, new_images: int) -> web.Response:
+    def _marks_since(self, since: int) -> web.Response:
         change, marks = self._session.marks.since(since)
         found = {task_id: mark_data(mark) for task_id, mark in marks.items()}
-        body = msgspec.json.encode({"change": change, "marks": found, "newImages": new_images})
+        body = msgspec.json.encode({"change": change, "marks": found, "isStale": self._session.is_stale})
         return web.Response(body=body, content_type="application/json")
 
 

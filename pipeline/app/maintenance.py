@@ -90,14 +90,6 @@ def _orphaned_paths(setup: Setup) -> Iterator[str]:
                 yield path
 
 
-def renamed_files(setup: Setup, found: Verification) -> dict[str, str]:
-    """Return, by the path of a missing image, the file that has its bytes under another name."""
-    manifest = setup.manifest
-    return integrity.renamed_files(
-        found, output_dir=manifest.output_dir, state_dir=manifest.state_dir, manifest=manifest.name
-    )
-
-
 def rebuild(setup: Setup) -> Rebuilt:
     """Make or complete the ledger from the files of the manifest's tasks; no image is touched.
 

@@ -113,7 +113,8 @@ class Renames:
         """
         if not self._has_images:
             return None
-        ids = [each for asked in (task, *as_formerly_read(task)) for each in self._reader.made_for(asked)][:CANDIDATES]
+        readings = [each for each in (task, as_formerly_read(task)) if each is not None]
+        ids = [each for asked in readings for each in self._reader.made_for(asked)][:CANDIDATES]
         free = [each for each in ids if _short(each) not in self._given and self._is_orphan(each)]
         known = self._reader.known_among(free)
         alike = [known[each] for each in free if each in known and not changed_aspects(task, known[each])]

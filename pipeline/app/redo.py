@@ -19,7 +19,7 @@ from pipeline.app.context import Setup
 from pipeline.app.planning import no_task, reading, selected_rows
 from pipeline.errors import InputError
 from pipeline.manifest.loader import Manifest
-from pipeline.model import Artifact, BucketUrl, Edit, Mark, TaskState
+from pipeline.model import Artifact, BucketUrl, Known, Mark, TaskState
 from pipeline.plan.selection import Selection
 from pipeline.report.folder import PICKS, merge_marks, read_picks, report_folder
 from pipeline.store.marks import read_marks
@@ -133,7 +133,7 @@ def _seeded(reader: LedgerReader, task_id: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """What `retry` makes due again: tasks in these states; with ids, only those."""
+    """What `retry` makes due again: tasks in these states; with ids, only those, whatever state they are in."""
 
     states: frozenset[TaskState]
     ids: tuple[str, ...] = ()
@@ -155,10 +155,15 @@ def _ids_of(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]
         task_id = row.task.id
         missing.discard(task_id)
         seen.append(task_id)
-        is_named = not what.ids or task_id in what.ids
-        is_absent = what.ids and row.known is not None and row.known.edit is Edit.ABSENT
-        if is_named and row.known is not None and (row.known.state in what.states or is_absent):
+        known = row.known
+        if task_id in what.ids if what.ids else known and _is_in(known, what.states, setup.rules.unknown_repeats):
             ids.add(task_id)
     if missing:
         raise InputError(*(no_task(each, seen, setup.command) for each in sorted(missing)))
     return frozenset(ids)
+
+
+def _is_in(known: Known, states: frozenset[TaskState], unknown_repeats: int) -> bool:
+    """Say whether a task is in one of the states; one whose redo is unknown is done: the old image stays."""
+    is_unknown_redo = known.state is TaskState.DONE and known.unknowns > unknown_repeats
+    return known.state in states or (is_unknown_redo and TaskState.UNKNOWN in states)

@@ -43,8 +43,7 @@ def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **fla
     if is_json:
         print_json(as_json(found) | {"exit": exit_code})
         return exit_code
-    renamed = {} if quick else maintenance.renamed_files(setup, found)  # which reads what is unrecorded
-    _list("missing", [f"{path} (now {renamed[path]})" if path in renamed else path for path in found.missing])
+    _list("missing", found.missing)
     _list("changed", found.changed)
     _list("unreadable", found.unreadable)
     _list("not an image", found.undecodable)

@@ -107,6 +107,10 @@ class DiskSpaceGuard:
         wanted = (in_flight + 1) * IMAGE_BYTES.get(size or "1K", IMAGE_BYTES["4K"]) + MARGIN_BYTES
         return max(0, wanted - self._free)
 
+    def used(self, size: str | None) -> None:
+        """Count an image that has come since the last look."""
+        self._free -= IMAGE_BYTES.get(size or "1K", IMAGE_BYTES["4K"])
+
     async def wait(self, size: str | None, in_flight: Callable[[], int], is_over: Callable[[], bool]) -> None:
         """Return when there is room, or at once when the run is over. Raises StorageError after a minute without."""
         deadline = self.clock() + PATIENCE_S
@@ -231,6 +235,8 @@ class Attempts:
             failure = self.gate.finished(begun.ticket, failure)
         if failure is not None:
             result = failure  # as the throttle names it: an outage may have been a refusal
+        if failure is None or failure.billed is Billed.YES:
+            self._disk_space.used(attempt.task.size)
         begun.cost_microusd = self._cost(attempt.task, result, begun.reservation)
         for other in self._sent:  # more is set aside where the like of a request has cost more than was reserved for it
             if other.reservation.price_microusd < begun.cost_microusd:  # cheap: most answers cost less than any
@@ -287,12 +293,13 @@ class Attempts:
 
     async def _enter(self, task: Task) -> Ticket:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
+        throttle = self.gate.throttle
         while True:
-            await self._disk_space.wait(task.size, lambda: self.in_flight, lambda: self.gate.is_stopped)
+            await self._disk_space.wait(task.size, lambda: throttle.in_flight, lambda: self.gate.is_stopped)
             ticket = await self.gate.wait()
             with ExitStack() as undo:
                 undo.callback(self.gate.abandoned, ticket)
-                if not await self._disk_space.lacking_bytes(task.size, self.in_flight):
+                if not await self._disk_space.lacking_bytes(task.size, throttle.in_flight - 1):
                     undo.pop_all()
                     return ticket
 

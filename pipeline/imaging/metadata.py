@@ -4,10 +4,9 @@ The compressed picture is copied byte for byte. EXIF (places, times, serial numb
 removed; the colour profile stays, and so does the orientation, without which the picture would lie on its side. The
 record is an XMP packet: it marks the picture as made by a trained model (IPTC Digital Source Type) and carries JSON
 beside what others wrote there. A C2PA signature covers a file's bytes and would be invalid afterwards: a signed file is
-left as it is, and its record is written to a file beside it (`sidecar`).
+left as it is, and its record is written to a file beside it (`sidecar`), as is one that a JPEG has no room for.
 """
 
-import hashlib
 import json
 import re
 import struct
@@ -22,7 +21,9 @@ Chunk = tuple[bytes, bytes]  # kind and content
 _ORIENTATION, _LONG = 0x0112, 4  # a tag of EXIF, and the type of 32 bits that some give it instead of 16
 _EXIF_HEADER = b"Exif\0\0"
 _KEPT_APPS = {0xE0: b"", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}  # JFIF, colour profile, colour transform
-_PNG_DROPPED = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"})
+_PNG_KEPT = frozenset(  # PNG specification 3, 4.7: what the picture looks like; editors put whole originals into others
+    b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP mDCV cLLI bKGD hIST pHYs sPLT acTL fcTL fdAT".split()
+)
 _WEBP_KEPT = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"ANIM", b"ANMF"})
 _WEBP_EXIF, _WEBP_XMP, _WEBP_ALPHA = 0x08, 0x04, 0x10  # flags of VP8X; WebP container specification
 
@@ -67,7 +68,7 @@ def bare_png(data: bytes) -> bytes:
 
     Raises: BrokenImageError when the image is not whole.
     """
-    return _strip_png(data, _PNG_DROPPED | {b"iCCP"})
+    return _strip_png(data, _PNG_KEPT - {b"iCCP"})
 
 
 def orientation(exif: bytes) -> int:
@@ -122,9 +123,9 @@ def _strip_jpeg(data: bytes) -> bytes:
     return b"".join([b"\xff\xd8", *kept])
 
 
-def _strip_png(data: bytes, dropped: frozenset[bytes] = _PNG_DROPPED) -> bytes:
+def _strip_png(data: bytes, copied: frozenset[bytes] = _PNG_KEPT) -> bytes:
     kept, turned, view = [memoryview(data)[:8]], orientation_of(data, "image/png"), memoryview(data)
-    kept += [view[start - 8 : end + 4] for kind, start, end in png_chunks(data) if kind not in dropped]
+    kept += [view[start - 8 : end + 4] for kind, start, end in png_chunks(data) if kind in copied]
     if turned != 1:
         kept.insert(2, memoryview(_png_chunk(b"eXIf", _only_orientation(turned))))  # after the header
     return b"".join(kept)
@@ -153,17 +154,14 @@ _MARK = _OURS.encode()  # stands in whatever carries a record of ours
 _HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'  # XMP specification part 1, 7.3.2
 _TAIL = '<?xpacket end="w"?>'
 _END = "</rdf:RDF>"
-_NOTE = "<xmpNote:HasExtendedXMP>{}</xmpNote:HasExtendedXMP>"  # the record is in the extended XMP of that GUID
-_NOTE_SPACE = ' xmlns:xmpNote="http://ns.adobe.com/xmp/note/"'  # ExifTool looks for a note without attributes
 _BLOCK = re.compile(  # as we write it, and nothing that another program wrote into it
     rf'<rdf:Description rdf:about="[^"]*" xmlns:imgpipe="{re.escape(_OURS)}"[^>]*>'
     r"(?:<Iptc4xmpExt:DigitalSourceType>[^<]*</Iptc4xmpExt:DigitalSourceType>)?"
-    r"(?:<imgpipe:Record>[^<]*</imgpipe:Record>|<xmpNote:HasExtendedXMP[^>]*>\w*</xmpNote:HasExtendedXMP>)?"
+    r"(?:<imgpipe:Record>[^<]*</imgpipe:Record>)?"
     r"</rdf:Description>"
 )
 # As elements and as attributes: photo programs write the whole packet anew, ExifTool with single quotes.
 _RECORD = re.compile(r"<imgpipe:Record>([^<]*)</imgpipe:Record>|\simgpipe:Record=(?:\"([^\"]*)\"|'([^']*)')")
-_NOTED = re.compile(rb"<xmpNote:HasExtendedXMP[^>]*>(\w*)</xmpNote:HasExtendedXMP>|\sxmpNote:HasExtendedXMP=.(\w*).")
 _ABOUT = re.compile(r"\srdf:about=(?:\"([^\"]*)\"|'([^']*)')")
 
 
@@ -177,7 +175,7 @@ def _packet(body: str, existing: bytes | None = None) -> bytes:
 
 
 def _read_packet(found: bytes) -> dict[str, object] | None:
-    """Return the record of a packet or an extension; None when there is none of ours."""
+    """Return the record of a packet; None when there is none of ours."""
     match = _RECORD.search(found.decode("utf-8", "replace"))
     if match is None:
         return None
@@ -197,7 +195,7 @@ def _description(around: str, body: str) -> str:
     """Return our block: it is about the same picture as the packet around it, and repeats no statement of it."""
     found = _ABOUT.search(around)
     about = "" if found is None else _value(found).replace('"', "&quot;")
-    spaces = f'xmlns:imgpipe="{_OURS}" xmlns:Iptc4xmpExt="{_IPTC}"{_NOTE_SPACE if "<xmpNote:" in body else ""}'
+    spaces = f'xmlns:imgpipe="{_OURS}" xmlns:Iptc4xmpExt="{_IPTC}"'
     is_said = "DigitalSourceType" in around
     source = f"<Iptc4xmpExt:DigitalSourceType>{_SOURCE}</Iptc4xmpExt:DigitalSourceType>"
     return f'<rdf:Description rdf:about="{about}" {spaces}>{"" if is_said else source}{body}</rdf:Description>'
@@ -217,16 +215,14 @@ def _tree(description: str) -> str:
 
 _PNG_KEY = b"XML:com.adobe.xmp\0"
 _JPEG_KEY = b"http://ns.adobe.com/xap/1.0/\0"
-_JPEG_MORE = b"http://ns.adobe.com/xmp/extension/\0"
 _JPEG_ROOM = 65_533 - len(_JPEG_KEY)  # of one APP1 segment; XMP specification part 3, 1.1.3
-_JPEG_PIECE = 65_400  # of extended XMP in one segment
 _MOST_TEXT = 16 * 2**20  # of a compressed packet, unpacked
 
 
 def embed(data: bytes, mime: str, record: dict[str, object]) -> bytes:
     """Return the image with the record in it, in place of an earlier one.
 
-    Raises ValueError when the bytes are not a whole image of that type.
+    Raises ValueError when the bytes are not a whole image of that type, or a JPEG has no room for the record.
     """
     try:
         match mime:
@@ -288,7 +284,8 @@ def _packets(data: bytes) -> Iterator[bytes]:
             found = (_png_packet(kind, data[start:end]) for kind, start, end in png_chunks(data, verify=False))
             yield from (text for text in found if text is not None)
         case "image/jpeg":
-            yield from _jpeg_packets(data)
+            segments, _ = _jpeg_segments(data)
+            yield from (body[len(_JPEG_KEY) :] for _, body in segments if body.startswith(_JPEG_KEY))
         case "image/webp":
             yield from (data[start:end] for kind, start, end in webp_chunks(data) if kind == b"XMP ")
 
@@ -329,29 +326,17 @@ def _png_packet(kind: bytes, body: bytes) -> bytes | None:
 
 
 def _embed_jpeg(data: bytes, record: dict[str, object]) -> bytes:
-    """Put the packet behind the JFIF and Exif segments; a record that is too long goes into extended XMP."""
+    """Put the packet behind the JFIF and Exif segments."""
     segments, rest = _jpeg_segments(data)
     existing = next((body[len(_JPEG_KEY) :] for _, body in segments if body.startswith(_JPEG_KEY)), None)
-    stale = {_guid(body) for _, body in segments if body.startswith(_JPEG_MORE) and _MARK in body}
-    kept = [(k, body) for k, body in segments if not body.startswith(_JPEG_KEY) and _guid(body) not in stale]
-    if existing is not None:
-        existing = _without_notes(existing, {_guid(body) for _, body in kept})
-    made = [_packet(_record(record), existing)]
-    if len(made[0]) > _JPEG_ROOM:
-        more = _tree(_description(made[0].decode(), _record(record))).encode()  # about the same, which says its source
-        guid = hashlib.md5(more, usedforsecurity=False).hexdigest().upper()
-        made = [_packet(_NOTE.format(guid), existing)]
-        if len(made[0]) > _JPEG_ROOM:
-            raise ValueError("the XMP packet of this JPEG is full")
-        pieces = (more[at : at + _JPEG_PIECE] for at in range(0, len(more), _JPEG_PIECE))
-        head = _JPEG_MORE + guid.encode()
-        made += [
-            head + struct.pack(">II", len(more), number * _JPEG_PIECE) + piece for number, piece in enumerate(pieces)
-        ]
+    kept = [(kind, body) for kind, body in segments if not body.startswith(_JPEG_KEY)]
+    packet = _packet(_record(record), existing)
+    if len(packet) > _JPEG_ROOM:
+        raise ValueError("a JPEG takes 64 KB of XMP")
     place = 0
     while place < len(kept) and (kept[place][0] == b"\xe0" or kept[place][1].startswith(b"Exif\0")):
         place += 1
-    kept[place:place] = [(b"\xe1", _JPEG_KEY + made[0]), *((b"\xe1", piece) for piece in made[1:])]
+    kept.insert(place, (b"\xe1", _JPEG_KEY + packet))
     return b"\xff\xd8" + b"".join(_jpeg_segment(kind, body) for kind, body in kept) + rest
 
 
@@ -365,29 +350,6 @@ def _jpeg_segments(data: bytes) -> tuple[list[Chunk], bytes]:
             return segments, data[start:]
         segments.append((bytes([code]), data[start + 4 : end]))
     raise ValueError("not a whole JPEG")
-
-
-def _jpeg_packets(data: bytes) -> Iterator[bytes]:
-    segments, _ = _jpeg_segments(data)
-    yield from (body[len(_JPEG_KEY) :] for _, body in segments if body.startswith(_JPEG_KEY))
-    pieces: dict[bytes, dict[int, bytes]] = {}
-    head = len(_JPEG_MORE)
-    for _, body in segments:
-        if body.startswith(_JPEG_MORE):
-            (offset,) = struct.unpack_from(">I", body, head + 36)
-            pieces.setdefault(body[head : head + 32], {})[offset] = body[head + 40 :]
-    yield from (b"".join(parts[offset] for offset in sorted(parts)) for parts in pieces.values())
-
-
-def _without_notes(packet: bytes, guids: set[bytes | None]) -> bytes:
-    """Return a packet that names no extended XMP but what is there; a picture encoded anew has none of it."""
-    return _NOTED.sub(lambda note: note[0] if (note[1] or note[2]) in guids else b"", packet)
-
-
-def _guid(body: bytes) -> bytes | None:
-    """Return the GUID of a segment of extended XMP; None for another segment."""
-    head = len(_JPEG_MORE)
-    return body[head : head + 32] if body.startswith(_JPEG_MORE) else None
 
 
 def _embed_webp(data: bytes, record: dict[str, object]) -> bytes:

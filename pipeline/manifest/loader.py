@@ -23,7 +23,7 @@ from pipeline.manifest.sandbox import Names, RenderBudget
 from pipeline.manifest.schema import ManifestFile, Matrix, validate
 from pipeline.manifest.settings import LimitsKeys, ProviderKeys, RetryKeys
 from pipeline.manifest.templates import Context
-from pipeline.manifest.yaml import parse
+from pipeline.manifest.yaml import as_yaml, parse
 from pipeline.model import Artifact, Task, Tier
 from pipeline.settings import KEY_NAMES, Kind, Limits, Notify, ProviderSettings, Retry
 from pipeline.text import did_you_mean
@@ -160,7 +160,7 @@ def load(
     """
     too_big = "move long lists into a CSV, JSONL or Parquet file and use `each`"
     data = location.read_bytes(path, max_bytes=MAX_BYTES, too_big=too_big)
-    text = location.decode_utf8(data, file=str(path))
+    text = as_yaml(location.decode_utf8(data, file=str(path)))
     tree, structural = parse(text, file=str(path))
     problems = Problems(text, str(path), structural)
     file, damaged = validate(tree, problems)

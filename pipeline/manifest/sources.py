@@ -222,23 +222,26 @@ class Sources:
             path = image.path if is_object(image.path) else os.path.relpath(image.path, self._folder)
             if image.image is not None:
                 self._inputs.learn(path, image.image)
-            readings: list[Task | FormerReading] = [task]
-            while (former := readings[-1].former) is not None:
-                readings.append(former)
-            cells = [Names("row", {**reading.fields, **task.matrix, "id": reading.row}) for reading in readings]
-            if any(map(where.fits, cells)):
+            data = _row_of_image(task, task)
+            if where.fits(data):
                 row = SourceRow(
                     key=task.id.partition("/")[2].replace("@", "-"),
-                    data=cells[0],
+                    data=data,
                     file=_names_of(path, inside),
                     place=printable(path),
                     is_upstream=True,
                     matrix=task.matrix,
                     texts=texts_of_chain(chosen, task.matrix),
                 )
-                for earlier, data in zip(readings[:0:-1], cells[:0:-1], strict=True):
-                    row.former = replace(row, key=row.key.replace(task.row, earlier.row, 1), data=data)
+                if (earlier := task.former) is not None:
+                    key = row.key.replace(task.row, earlier.row, 1)
+                    row.former = replace(row, key=key, data=_row_of_image(task, earlier))
                 yield row
+
+
+def _row_of_image(task: Task, reading: Task | FormerReading) -> Names:
+    """Return `row` of a template for the image of another job's task, by its cells as they are or were read."""
+    return Names("row", {**reading.fields, **task.matrix, "id": reading.row})
 
 
 def _names_of(path: str, inside: str) -> Names:

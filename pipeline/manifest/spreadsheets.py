@@ -117,13 +117,17 @@ def _as_meant(cell: str) -> str:
 
     Git converts line ends inside cells, too, and the same table must give the same prompts on every machine.
     """
-    text = one_line_end = cell.replace("\r\n", "\n").replace("\r", "\n")
+    text = cell.replace("\r\n", "\n").replace("\r", "\n")
     if text.startswith("="):
         quoted = _QUOTED.fullmatch(text)
         if quoted is None and _FUNCTION.match(text):
             return Valueless("a formula, not its value")
         text = text if quoted is None else quoted[1].replace('""', '"')
-    return _reread(text, cell, one_line_end)
+    if text == cell:
+        return cell
+    meant = Reread(text)
+    meant.former = cell
+    return meant
 
 
 def _encoding(path: Path) -> str:
@@ -221,10 +225,9 @@ def sheet_rows(
             chosen(name, book.sheet_names, hidden)
             for number, values in enumerate(found.iter_rows(), 1):
                 cells = [text_of_cell(value) for value in values]
-                for column, text, last in shown.get(number, ()):
-                    at = column - left
-                    if 0 <= at < len(cells):  # else a formula without a value, beside the table
-                        cells[at] = text if isinstance(text, Valueless) else _reread(text, cells[at], last or cells[at])
+                for column, text in shown.get(number, ()):
+                    if 0 <= column - left < len(cells):  # else a formula without a value, beside the table
+                        cells[column - left] = text
                 yield number, cells
     except CalamineError as error:
         raise BadValue(f"is not a workbook that can be read: {error}", _SAVE_ANEW) from None
@@ -271,20 +274,10 @@ def check_in_child(path: Path, program: str, what: str, instead: str, sheet: str
 
 
 class Reread(str):
-    """A cell that earlier versions read otherwise: what was bought for it then is not bought again."""
+    """A cell that version 0.1.0 read otherwise: what was bought for it then is not bought again."""
 
     __slots__ = ("former",)
-    former: tuple[str, str]  # as the first version read it, and as the one before this did
-
-
-def _reread(text: str, first: str, last: str) -> str:
-    if isinstance(first, Reread):
-        first = first.former[0]
-    if text == first == last:
-        return text
-    cell = Reread(text)
-    cell.former = first, str(last)
-    return cell
+    former: str
 
 
 class Valueless(str):
@@ -300,7 +293,7 @@ _FORMULA, _VALUE = re.compile(rb"<(?:\w+:)?f\b"), re.compile(rb"<(?:\w+:)?v\b[^>
 _HIDDEN_ROW = re.compile(rb"""<(?:\w+:)?row\b[^>]*\bhidden=["'](?:1|true)["'](?:[^>]*[^/>])?>""")  # with cells
 
 
-def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str, str]]], int]:
+def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str]]], int]:
     """Find the cells of an xlsx sheet that show something else than is read, and count its hidden rows.
 
     The cells: row from 1 -> (column from 0, what `_shown` returns). The library reads those without a value as empty
@@ -308,7 +301,7 @@ def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str, str]]
     """
     if not zipfile.is_zipfile(path):
         return {}, 0
-    found: dict[int, list[tuple[int, str, str]]] = {}
+    found: dict[int, list[tuple[int, str]]] = {}
     with zipfile.ZipFile(path) as archive:
         part = _part_of(archive, sheet)
         data = b"" if part is None else archive.read(part)
@@ -318,25 +311,25 @@ def _looks(path: Path, sheet: str) -> tuple[dict[int, list[tuple[int, str, str]]
         return found, hidden
     for cell in _CELL.finditer(data):
         named = dict(_ATTRIBUTES.findall(cell[1] or b""))
-        texts = _shown(named, cell[2], formats)
-        if texts is not None and (at := _PLACE.fullmatch(named.get(b"r", b""))) is not None:
+        text = _shown(named, cell[2], formats)
+        if text is not None and (at := _PLACE.fullmatch(named.get(b"r", b""))) is not None:
             column = functools.reduce(lambda number, letter: number * 26 + letter - 64, at[1], 0) - 1
-            found.setdefault(int(at[2]), []).append((column, *texts))
+            found.setdefault(int(at[2]), []).append((column, text))
     return found, hidden
 
 
-def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, tuple[str, str]]) -> tuple[str, str] | None:
-    """Return what a cell shows, and what the version before this one read ("": its value); None: its value."""
+def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, str]) -> str | None:
+    """Return what a cell shows; None: its value."""
     kind, value = named.get(b"t", b"n"), _VALUE.search(content)
     if kind == b"e" and value is not None:
-        return Valueless(value[1].decode("ascii", "replace")), ""
+        return Valueless(value[1].decode("ascii", "replace"))
     if kind == b"e" or (kind == b"n" and value is None and _FORMULA.search(content)):
-        return Valueless("a formula without a value"), ""
+        return Valueless("a formula without a value")
     if kind == b"n" and value is not None and named.get(b"s") in formats:
-        number, (form, older) = float(html.unescape(value[1].decode("ascii", "replace"))), formats[named[b"s"]]
+        number = float(html.unescape(value[1].decode("ascii", "replace")))
         with localcontext(rounding=ROUND_HALF_UP):
-            text = form.format(abs(Decimal(f"{number:.15g}")))
-        return ("-" if number < 0 and text.strip("0.%") else "") + text, older.format(number)
+            text = formats[named[b"s"]].format(abs(Decimal(f"{number:.15g}")))
+        return ("-" if number < 0 and text.strip("0.%") else "") + text
     return None
 
 
@@ -348,11 +341,10 @@ _BUILT_IN |= dict.fromkeys((b"3", b"37", b"38", b"41"), "#,##0")
 _BUILT_IN |= dict.fromkeys((b"4", b"39", b"40", b"43", b"44"), "#,##0.00")
 
 
-def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, tuple[str, str]]:
+def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, str]:
     """Return the styles of an xlsx workbook that give a number zeros, decimals or a percent sign: index -> format.
 
-    With each: the format that the version before this one applied, or "". Currencies and the signs between thousands
-    are left out: what they are depends on who looks.
+    Currencies and the signs between thousands are left out: what they are depends on who looks.
     """
     part, codes = "xl/styles.xml", dict(_BUILT_IN)
     styles = archive.read(part) if part in archive.namelist() else b""
@@ -365,9 +357,7 @@ def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, tuple[str, str]]:
         if found is not None:
             zeros, decimals, percent = len(found[1]), len(found[2] or ""), found[3] or ""
             width = zeros + decimals + bool(decimals) + len(percent)
-            is_older = found[0] == code and code.startswith("0") and bool(percent or (zeros > 1 and not decimals))
-            older = f"{{:{'' if percent else f'0{zeros}'}.{decimals}{percent or 'f'}}}" if is_older else ""
-            formats[number] = f"{{:0{width}.{decimals}{percent or 'f'}}}", older
+            formats[number] = f"{{:0{width}.{decimals}{percent or 'f'}}}"
     cells = styles.partition(b"cellXfs")[2].partition(b"cellXfs")[0]
     used = [dict(_ATTRIBUTES.findall(tag)).get(b"numFmtId") for tag in re.findall(rb"<(?:\w+:)?xf\b[^>]*>", cells)]
     return {b"%d" % index: formats[number] for index, number in enumerate(used) if number in formats}
@@ -401,15 +391,14 @@ def text_of_cell(value: object) -> str:
         case float() if value.is_integer():
             return str(int(value))
         case float():
-            return _reread(text := f"{value:.15g}", str(value), text)
+            return f"{value:.15g}"
         case datetime.datetime():
             return value.isoformat(" ").removesuffix(" 00:00:00")
         case datetime.timedelta():  # of a format with [h], [m] or [s]
             hours, rest = divmod(abs(value), datetime.timedelta(hours=1))
-            text = f"{'-' * (value < datetime.timedelta())}{hours}{str(rest)[1:]}"
-            return _reread(text, str(value), str(value))
+            return f"{'-' * (value < datetime.timedelta())}{hours}{str(rest)[1:]}"
         case _:
-            return _reread(text := str(value).replace("\r\n", "\n"), str(value), text)
+            return str(value).replace("\r\n", "\n")
 
 
 def _chosen(sheet: str | None, book: "CalamineWorkbook") -> str:

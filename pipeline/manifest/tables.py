@@ -35,7 +35,7 @@ class SourceRow:
     is_upstream: bool = False  # its image is another task's output
     matrix: Mapping[str, str] | None = None  # that of the task whose image it takes; a job's own axes win
     texts: Mapping[str, str] = field(default_factory=dict)  # what the names in `matrix` stand for in prompts
-    former: "SourceRow | None" = None  # as an earlier version read it, where it did otherwise
+    former: "SourceRow | None" = None  # as version 0.1.0 read it, where it did otherwise
     fields: dict[str, str] = field(init=False)  # its cells as text, for reports and selections
 
     def __post_init__(self) -> None:
@@ -70,10 +70,7 @@ _SEEN = 5  # texts of a column that a message shows
 
 
 class Where:
-    """Which rows of a table are wanted: those whose cells equal one of the texts. An unquoted true fits TRUE.
-
-    A cell that earlier versions read otherwise fits by either text, so that `where: {share: 0.25}` still finds 25%.
-    """
+    """Which rows of a table are wanted: those whose cells equal one of the texts. An unquoted true fits TRUE."""
 
     def __init__(self, wanted: Mapping[str, tuple[str, ...]]) -> None:
         self.columns = tuple(wanted)
@@ -94,8 +91,7 @@ class Where:
         text = _as_text(value)
         if len(self._seen[name]) < _SEEN:
             self._seen[name][text] = None
-        former = map(str, value.former) if isinstance(value, Reread | ShortNumber) else ()
-        return not self._wanted[name].isdisjoint(map(_folded, (text, *former)))
+        return _folded(text) in self._wanted[name]
 
 
 def _folded(text: str) -> str:
@@ -139,15 +135,12 @@ class Table:
         if self._needs_key and not name.strip():
             what = f"the key {self._key!r} is " + lacking.get(self._key, "empty" if self._key in cells else "missing")
             return Problem(file=file, line=line, what=f"{what} in this row", instead="give every row its own key")
-        reread = {each: cell for each, cell in cells.items() if isinstance(cell, Reread | ShortNumber)}
-        plain = {each: str(cell) if isinstance(cell, str) else float(cell) for each, cell in reread.items()}
-        cells = {**cells, **plain} if plain else cells
-        readings, former = [cells], None
-        for texts in zip(*(cell.former for cell in reread.values()), strict=True):
-            earlier = {**cells, **dict(zip(reread, texts, strict=True))}
-            if earlier not in readings:
-                readings.append(earlier)
-                former = SourceRow(_as_text(earlier.get(self._key)), data=Names("row", earlier, lacking), former=former)
+        former = None
+        if reread := {each: cell for each, cell in cells.items() if isinstance(cell, Reread | ShortNumber)}:
+            earlier = {**cells, **{each: cell.former for each, cell in reread.items()}}
+            former = SourceRow(_as_text(earlier.get(self._key)), data=Names("row", earlier, lacking))
+            plain = {each: str(cell) if isinstance(cell, str) else float(cell) for each, cell in reread.items()}
+            cells = {**cells, **plain}
         return SourceRow(name, data=Names("row", cells, lacking), place=f"{file}:{line}", line=line, former=former)
 
 
@@ -279,10 +272,10 @@ def _check_first_line(data: bytes) -> None:
 
 
 class ShortNumber(float):
-    """A number that is stored in 32 bits, with the digits it needs: 0.1. `former`: as all its digits, 0.1000000015."""
+    """A number that is stored in 32 bits, with the digits it needs: 0.1, where 0.1.0 read 0.10000000149011612."""
 
     __slots__ = ("former",)
-    former: tuple[float, float]
+    former: float
 
 
 def _of_32_bits(value: float | None) -> float | None:
@@ -290,12 +283,9 @@ def _of_32_bits(value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return value
     candidates = (float(f"{value:.{digits}g}") for digits in range(6, 10))  # nine tell every two of them apart
-    short = next(each for each in candidates if struct.pack("f", each) == struct.pack("f", value))
-    if short == value:
-        return value
-    number = ShortNumber(short)
-    number.former = value, value
-    return number
+    number = ShortNumber(next(each for each in candidates if struct.pack("f", each) == struct.pack("f", value)))
+    number.former = value
+    return number if number != value else value
 
 
 def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - as above

@@ -125,10 +125,8 @@ class TaskMaker:
         for variant in range(1, recipe.variants + 1):
             context["variant"] = variant
             task, key = self._task(row, recipe, combination, context)
-            earlier = row.former
-            while earlier is not None:
-                task = self._with_former(task, plan, recipe, earlier, combination)
-                earlier = earlier.former
+            if row.former is not None:
+                task = self._with_former(task, plan, recipe, row.former, combination)
             yield task, key
 
     def _context(self, plan: JobPlan, recipe: Recipe, row: SourceRow, combination: Combination) -> Context:
@@ -143,7 +141,7 @@ class TaskMaker:
         return context
 
     def _with_former(self, task: Task, plan: JobPlan, recipe: Recipe, row: SourceRow, combination: Combination) -> Task:
-        """Add what a task was by a row as an earlier version read it, if that made one of it."""
+        """Add what a task was by a row as version 0.1.0 read it, if that made one of it."""
         steps = _Steps()
         try:
             context = self._context(plan, recipe, row, combination) | {"variant": task.variant}
@@ -151,8 +149,7 @@ class TaskMaker:
             steps.end()
         except BadValue:
             return task
-        former = _reading(asked, context["id"], row)
-        return msgspec.structs.replace(task, former=msgspec.structs.replace(former, former=task.former))
+        return msgspec.structs.replace(task, former=_reading(asked, context["id"], row))
 
     def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination, context: Context) -> str:
         key, label = row.key, combination.label

@@ -21,10 +21,11 @@ Scope = Mapping[str, Collection[str] | None]  # the names a template may use, an
 ANY_NAMES: Scope = dict.fromkeys(("vars", "matrix", "row", "file", "job", "id", "variant"))
 Ref = tuple[str, str | None, bool]  # a name, a key of it, and whether the key of that matrix value is meant
 _STATEMENT = re.compile(
-    r"\{%[-+]?\s*(?:if|elif|else|endif|for|endfor|set|endset|raw|endraw|filter|endfilter|with|endwith|"
+    r"\{%[-+]?\s*(if|elif|else|endif|for|endfor|set|endset|raw|endraw|filter|endfilter|with|endwith|"
     r"include|import|from|extends|block|endblock|macro|endmacro|call|endcall|do)\b"
 )
-_BRACE = re.compile(r"\{[%#]")
+_BRACE = re.compile(r"\{[%#{]")
+_CLOSING = {"{{": "}}", "{#": "#}", "raw": "endraw"}
 _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Include: "include",
     nodes.Import: "import",
@@ -147,12 +148,24 @@ def _roots(sandbox: Sandbox, tree: nodes.Template) -> frozenset[str]:
 
 
 def _keep_lone_braces(source: str) -> str:
-    """Pass `{%` and `{#` that are not Jinja's through as text: no statement, or a note that never ends."""
-    last_end = source.rfind("#}")
+    """Pass `{%` and `{#` that are not Jinja's through as text: no statement, or a note that never ends.
+
+    What stands in `{{ }}`, in a note or between `raw` and `endraw` is left to Jinja.
+    """
+    last = {closing: source.rfind(closing) for closing in _CLOSING.values()}
+    read_to = 0
 
     def keep(brace: re.Match[str]) -> str:
-        is_jinja = brace.end() <= last_end if brace.group() == "{#" else _STATEMENT.match(source, brace.start())
-        return brace.group() if is_jinja else "{{ '" + brace.group() + "' }}"
+        nonlocal read_to
+        opening, start = brace.group(), brace.start()
+        if start < read_to:
+            return opening
+        statement = _STATEMENT.match(source, start)
+        closing = _CLOSING.get(opening if statement is None else statement[1], "")
+        if brace.end() <= last.get(closing, -1):
+            read_to = source.index(closing, brace.end())
+        is_jinja = statement is not None or start < read_to or opening == "{{"
+        return opening if is_jinja else "{{ '" + opening + "' }}"
 
     return _BRACE.sub(keep, source)
 

@@ -276,6 +276,16 @@ class _Builder:
                 self._report(event, "<< merges mappings only", "point it at a mapping: <<: *name")
 
 
+_PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
+
+
+def as_yaml(text: str) -> str:
+    """Return text that libyaml reads: programs write 😀 as two escapes in JSON, which it refuses (yaml/libyaml#110)."""
+    if not text.lstrip().startswith("{"):
+        return text
+    return _PAIR.sub(lambda pair: f"\\U{ord(bytes.fromhex(pair[1] + pair[2]).decode('utf-16-be')):08X}", text)
+
+
 def parse(text: str, *, file: str) -> "tuple[dict[str, Tree], list[Problem]]":
     """Return the document's top mapping, and every structural problem with it.
 

@@ -6,7 +6,7 @@ Files are only looked at; listings are kept while one plan is made.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
@@ -77,22 +77,21 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 def decide(task: Task, known: Known | None, files: FileView, rules: Rules) -> Verdict:
     """Say whether `task` is due."""
-    own = known.artifact.path if known and known.artifact else None
     if known is not None and known.artifact is not None and task.id in rules.redo:
         return _judge_redo(task, known, files, rules)
     if known is not None and known.artifact is not None and known.artifact_fingerprint in task.fingerprints:
         return _judge_done(task, known, (), files, rules)  # P4, also when a later request was made in between
     if known is None or known.state is TaskState.PENDING or known.state is TaskState.CONFLICT:
         reason = NEW if known is None or known.attempts == 0 else RETRY
-        return _unless_blocked(task, own, files, Verdict(state=TaskState.PENDING, reason=reason))
+        return _unless_edited(task, known, files, rules, Verdict(state=TaskState.PENDING, reason=reason))
     changed = changed_aspects(task, known)
     if known.state is TaskState.DONE:
         return _judge_done(task, known, changed, files, rules)
     if changed:
         wanted = [aspect for aspect in changed if aspect in task.rerun_when] or changed
-        return _unless_blocked(task, own, files, Verdict(state=known.state, reason=f"{wanted[0]} changed"))
+        return _unless_edited(task, known, files, rules, Verdict(state=known.state, reason=f"{wanted[0]} changed"))
     if known.state is TaskState.UNKNOWN and known.unknowns <= rules.unknown_repeats:
-        return _unless_blocked(task, own, files, Verdict(state=TaskState.UNKNOWN, reason=RETRY))
+        return _unless_edited(task, known, files, rules, Verdict(state=TaskState.UNKNOWN, reason=RETRY))
     if known.state is TaskState.REFUSED and (known.is_accepted or rules.accept_refused):
         return Verdict(state=TaskState.REFUSED, is_given_up=True, is_accepted=not known.is_accepted)
     return Verdict(state=known.state, note=known.reason)
@@ -144,14 +143,20 @@ def _edit(known: Known, found: FileComparison, rules: Rules) -> Edit | None:
 def _judge_redo(task: Task, known: Known, files: FileView, rules: Rules) -> Verdict:
     """Judge a task whose image is there and not wanted. Maybe billed repeats are counted as they always are."""
     assert known.artifact is not None
-    path = known.artifact.path
     if known.unknowns > rules.unknown_repeats and not changed_aspects(task, known):
-        note = "its new image may have been billed already and never came; `retry` asks again"
+        note = "its new image may have been billed already and never came; `retry` it, then `redo` asks again"
         return Verdict(state=TaskState.UNKNOWN, note=note)
+    return _unless_edited(task, known, files, rules, Verdict(state=TaskState.DONE, reason=REJECTED))
+
+
+def _unless_edited(task: Task, known: Known | None, files: FileView, rules: Rules, verdict: Verdict) -> Verdict:
+    """Return `verdict`, unless the image to be replaced, which may be that of an earlier request, was edited."""
+    if known is None or known.artifact is None:
+        return _unless_blocked(task, None, files, verdict)
     is_edited = known.edit is Edit.EDITED or files.compare(known.artifact) is FileComparison.CHANGED
     if is_edited and not rules.force:
-        return _edited(path)
-    return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=REJECTED))
+        return _edited(known.artifact.path)
+    return _unless_blocked(task, known.artifact.path, files, verdict)
 
 
 def _edited(path: str, *, keep: str = "") -> Verdict:
@@ -177,9 +182,8 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
 
     Other metadata of an input image (a star rating, a caption) are no difference: they are not sent.
     """
-    if known.fingerprint in task.fingerprints:
-        return []
-    if any(not changed_aspects(former, known) for former in as_formerly_read(task)):
+    former = as_formerly_read(task)
+    if known.fingerprint in task.fingerprints or (former is not None and not changed_aspects(former, known)):
         return []
     differing = [each for each in Aspect if getattr(task.digests, each.value) != getattr(known.digests, each.value)]
     if Aspect.INPUTS in differing and _has_same_pixels(task, known):
@@ -190,12 +194,11 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
     return differing
 
 
-def as_formerly_read(task: Task) -> Iterator[Task]:
-    """Yield the request as earlier versions read the cells of its row and compared its text."""
-    former = task.former
-    while former is not None:
-        yield msgspec.structs.replace(task, fingerprint=former.fingerprint, digests=former.digests, former=None)
-        former = former.former
+def as_formerly_read(task: Task) -> Task | None:
+    """Return the request as version 0.1.0 read the cells of its row and compared its text; None: as it is."""
+    if (former := task.former) is None:
+        return None
+    return msgspec.structs.replace(task, fingerprint=former.fingerprint, digests=former.digests, former=None)
 
 
 def _has_same_pixels(task: Task, known: Known) -> bool:
@@ -203,7 +206,7 @@ def _has_same_pixels(task: Task, known: Known) -> bool:
 
 
 def _is_same_otherwise_written(task: Task, known: Known) -> bool:
-    """Say whether the request is the same but for metadata of its inputs, or for how earlier versions read its cells.
+    """Say whether the request is the same but for metadata of its inputs, or for how version 0.1.0 read its cells.
 
     Its fingerprint goes into the ledger then.
     """

@@ -223,7 +223,7 @@ def _cut(body: bytes | bytearray) -> tuple[bytes | bytearray, list[memoryview]]:
 
 def _decode_leniently(text: bytes | bytearray, *, is_followed: bool) -> object:
     problem = "empty"
-    decode = _first_values if is_followed else json.loads
+    decode = _first_values if is_followed else json.JSONDecoder(strict=False).decode
     for encoding in (json.detect_encoding(text), "latin-1"):
         try:
             return decode(text.decode(encoding, "surrogatepass"))
@@ -242,7 +242,7 @@ def _first_values(text: str) -> object:
 
     Behind it stands what a script printed, a second object, a null byte. Raises: ValueError.
     """
-    decoder, values, rest = json.JSONDecoder(), list[object](), text.lstrip()
+    decoder, values, rest = json.JSONDecoder(strict=False), list[object](), text.lstrip()
     while rest.startswith(("{", "[")):
         try:
             value, end = decoder.raw_decode(rest)

@@ -3,6 +3,7 @@
 Not part of `errors`, which says what an answer means: a delay counts whatever that is.
 
 Seen in the wild: `Retry-After` in seconds or as a date (read against the server's own `Date`, because clocks differ),
+against the standard as `1m30s` (anomalyco/opencode#48185) or as Unix time (openclaw/clawhub#407),
 `RetryInfo.retryDelay` ("36.7s"), `ErrorInfo.metadata.quotaResetDelay` ("373.8ms"), "Please retry in 36.7s", "Your quota
 will reset after 18h31m10s". Several named: the longest counts. One that is malformed, negative or zero is ignored.
 """
@@ -19,10 +20,11 @@ Headers = Sequence[tuple[str, str]]
 Json = Mapping[str, object]
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?")  # of any length: what is too long counts as the longest delay
-_STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|ays?)?(?![a-z])")
+_STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|rs?|ays?)?(?![a-z])")
 _SENTENCE = re.compile(
-    r"(?:retry|again|resets?|wait)\s+(?:in|after|for)?\s*(?:about\s+|approximately\s+|around\s+|~\s*)?"
-    r"((?:\d{1,12}(?:\.\d{1,12})?\s*(?:ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:ours?)?|d(?:ays?)?)(?![a-z])[\s,]*)+)",
+    r"(?:retry|again|available|resets?|wait)[\s_-]+(?:in|after|for)?[\s:=]*(?:about\s+|approximately\s+|around\s+|~\s*)?"
+    r"((?:\d{1,12}(?:\.\d{1,12})?\s*(?:ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?)(?![a-z])"
+    r"(?:[\s,]|and\b)*)+)",
     re.IGNORECASE,
 )
 
@@ -48,7 +50,7 @@ def server_time(headers: Headers, now: datetime) -> datetime:
 
 def parse_delay(text: str) -> float | None:
     """Read `36.7s`, `373.8ms`, `18h31m10s`, `2 minutes`; None when it is not a duration."""
-    steps = list(_STEP.finditer(text.strip().lower()))
+    steps = [] if text.lstrip().startswith("-") else list(_STEP.finditer(text.lower()))
     return sum(float(step[1]) * UNITS_S[step[2]] for step in steps) if steps else None
 
 
@@ -58,7 +60,14 @@ def _retry_after(headers: Headers, present: datetime) -> Iterator[float | None]:
         if date is not None:
             yield (date - present).total_seconds()
         else:
-            yield from (float(part) for part in map(str.strip, value.split(",")) if _NUMBER.fullmatch(part))
+            yield from (_after(part.strip(), present.timestamp()) for part in value.split(","))
+
+
+def _after(text: str, present_s: float) -> float | None:
+    if _NUMBER.fullmatch(text) is None:
+        return parse_delay(text)
+    seconds = float(text)
+    return seconds - present_s if abs(seconds - present_s) <= LONGEST_S else seconds  # Unix time
 
 
 def _date(value: str) -> datetime | None:
@@ -74,5 +83,5 @@ def _in_details(details: Iterable[Json]) -> Iterator[float | None]:
         metadata = detail.get("metadata")
         inner = metadata.get("quotaResetDelay") if isinstance(metadata, Mapping) else None
         for text in (detail.get("retryDelay"), detail.get("retry_delay"), inner):
-            if isinstance(text, str) and len(text) < 64 and not text.lstrip().startswith("-"):
+            if isinstance(text, str) and len(text) < 64:
                 yield parse_delay(text)

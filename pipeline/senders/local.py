@@ -127,18 +127,15 @@ class LocalSender:
 
 
 def embedded(answer: Answer, task: Task, *, manifest: str, at: datetime) -> Answer:
-    """Return the answer with the record in its image; beside it where the image is signed.
-
-    An image that takes none is kept as it came, with a note.
-    """
-    image = answer.image
+    """Return the answer with the record in its image; beside it where the image is signed or takes none."""
+    image, record = answer.image, provenance_record(answer, task, manifest=manifest, at=at)
     if is_signed(image.data):
-        record = provenance_record(answer, task, manifest=manifest, at=at)
         return replace(answer, sidecar=sidecar(record), notes=(*answer.notes, SIGNED))
     try:
-        data = embed(image.data, image.mime, provenance_record(answer, task, manifest=manifest, at=at))
-    except Exception as error:  # seen in the attempt's notes: an image that was paid for is kept, with a record or not
-        return replace(answer, notes=(*answer.notes, f"no record was embedded: {error}"))
+        data = embed(image.data, image.mime, record)
+    except Exception as error:  # seen in the attempt's notes: an image that was paid for is kept as it came
+        why = f"its record is in a file beside it: {error}"
+        return replace(answer, sidecar=sidecar(record), notes=(*answer.notes, why))
     return replace(answer, image=replace(image, data=data, sha256=sha256(data).hexdigest()))
 
 

@@ -1,6 +1,7 @@
 """What must last: the ledger and the images.
 
-files           every file operation of the store; directories that never lead outside; the disk reserve
+files           every file operation of the store; a file against its record
+tree            directories that never lead outside; the disk reserve
 lock            one spender per state directory
 ledger_file     the ledger as an SQLite file: checked, created, migrated; statements by name, errors translated
 ledger          its one writer thread, with group commit

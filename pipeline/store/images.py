@@ -22,10 +22,10 @@ from pipeline.model import KEPT, Answer, Artifact, Attempt, Billed, Failure, Fau
 from pipeline.pools import whole_pool
 from pipeline.store import rows
 from pipeline.store.bucket_writer import BucketWriter, find_object
-from pipeline.store.files import Tree
 from pipeline.store.parts import find_part
 from pipeline.store.rejected import Facts
 from pipeline.store.resources import ImageResources
+from pipeline.store.tree import Tree
 from pipeline.store.writer import Delivery, keep
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,14 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pipeline.buckets import MOST_BYTES, Bucket, StoredObject, as_input_error, open_bucket
+from pipeline.buckets import MOST_BYTES, Bucket, as_input_error, open_bucket
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import decoded
 from pipeline.model import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, Artifact, BucketUrl
 from pipeline.store import files
-from pipeline.store.files import FileComparison, Tree
+from pipeline.store.files import FileComparison
 from pipeline.store.ledger_file import to_us
 from pipeline.store.reader import LedgerReader
+from pipeline.store.tree import Tree, split
 
 T = TypeVar("T")
 READERS: Final = 8  # images read at once; each is hashed piece by piece, or is one image in memory
@@ -31,7 +33,7 @@ UNDECODABLE: Final = "undecodable"
 
 def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator[tuple[T, Artifact, FileComparison]]:
     """Compare many; neighbours in one folder share one open directory. A file that cannot be read counts as changed."""
-    for folder, group in itertools.groupby(made, key=lambda pair: files.split(pair[1].path)[0]):
+    for folder, group in itertools.groupby(made, key=lambda pair: split(pair[1].path)[0]):
         with contextlib.ExitStack() as stack:
             fd = _open_folder(outputs, folder, stack)
             for key, artifact in group:
@@ -46,7 +48,7 @@ def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int
 
 
 def _compare_file(outputs: Tree, artifact: Artifact, dir_fd: int) -> FileComparison:
-    name = files.split(artifact.path)[1]
+    name = split(artifact.path)[1]
     try:
         status = files.status_of(outputs.disk, name, dir_fd=dir_fd)
         return files.compare(status, artifact, lambda: files.sha256_of(outputs.disk, name, dir_fd=dir_fd))
@@ -121,25 +123,6 @@ def verify_images(
     return found
 
 
-def renamed_files(
-    found: Verification, *, output_dir: Path | BucketUrl, state_dir: Path, manifest: str
-) -> dict[str, str]:
-    """Return, by the path of a missing image, the unrecorded file that has its bytes. Raises as `verify_images`."""
-    with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(LedgerReader(state_dir, manifest=manifest, output_dir=output_dir))
-        place, missing = _opened(output_dir, stack), set(found.missing)
-        if place is None or not missing or not found.unrecorded:
-            return {}
-        gone = [artifact for _, artifact in reader.all_done() if artifact.path in missing]
-        lost, sizes = {each.sha256: each.path for each in gone}, {each.size_bytes for each in gone}
-        renamed: dict[str, str] = {}
-        for path in found.unrecorded:
-            with contextlib.suppress(OSError):
-                if place.size_bytes(path) in sizes and (sha256 := place.sha256(path)) in lost:
-                    renamed[lost[sha256]] = path
-    return renamed
-
-
 def _opened(output_dir: Path | BucketUrl, stack: contextlib.ExitStack) -> "FolderImages | BucketImages | None":
     """Open where the images are; None: the folder is not there."""
     if isinstance(output_dir, BucketUrl):
@@ -175,6 +158,8 @@ def _check(
         cause = error.__cause__
         if isinstance(cause, OSError) and not isinstance(cause, BrokenPipeError):  # no fault of the image
             return f"the decoder cannot be started: {cause.strerror}"
+        if isinstance(error, DecoderDiedError) and error.has_left:  # in a program of PyInstaller, or inside uWSGI
+            return f"the decoder cannot be started with {sys.executable}"
         return UNDECODABLE
     except OSError as error:
         return str(error.strerror)
@@ -191,11 +176,6 @@ class FolderImages:
         """Compare an image with its record by size and time; it is hashed only where they differ."""
         ((_, _, found),) = compare_files(self._outputs, [(None, artifact)])
         return found
-
-    def size_bytes(self, path: str) -> int:
-        """Return the size of an image. Raises OSError."""
-        with self._outputs.at(path) as (fd, name):
-            return self._outputs.disk.stat(name, dir_fd=fd).st_size
 
     def sha256(self, path: str) -> str:
         """Return the hash of an image, read piece by piece. Raises OSError."""
@@ -245,9 +225,6 @@ class BucketImages:
             return FileComparison.MISSING
         return FileComparison.SAME if listed.is_as_recorded(artifact) else FileComparison.CHANGED
 
-    def size_bytes(self, path: str) -> int:
-        return self._object(path).size_bytes
-
     def sha256(self, path: str) -> str:
         digest = self._bucket.sha256(path) if path in self._listed else None
         if digest is None:
@@ -256,13 +233,10 @@ class BucketImages:
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> tuple[bytes, int, int]:
         """Return bytes (none of a larger object), version, and when it was written in microseconds."""
-        listed = self._object(path)
-        return self._bucket.read(path, most_bytes=most_bytes) or b"", listed.version, to_us(listed.written_at)
-
-    def _object(self, path: str) -> StoredObject:
-        if path not in self._listed:
+        listed = self._listed.get(path)
+        if listed is None:
             raise FileNotFoundError(path)
-        return self._listed[path]
+        return self._bucket.read(path, most_bytes=most_bytes) or b"", listed.version, to_us(listed.written_at)
 
     def named(self, name: str) -> list[str]:
         return [name + suffix for suffix in OUTPUT_SUFFIXES if name + suffix in self._listed]

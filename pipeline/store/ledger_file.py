@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import ImgpipeError, LedgerError, StorageError, TryLater
-from pipeline.store.files import Disk, Tree, rename_without_clobbering
+from pipeline.store.files import Disk, rename_without_clobbering
 from pipeline.store.lock import unsuited
+from pipeline.store.tree import Tree
 from pipeline.text import visible
 
 # -- time --------------------------------------------------------------------------------------------------------------

@@ -19,20 +19,11 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import PART, Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import (
-    PART_NAME,
-    FileComparison,
-    Tree,
-    is_same_file,
-    join,
-    make_durable,
-    read_all,
-    split,
-    status_of,
-)
+from pipeline.store.files import PART_NAME, FileComparison, is_same_file, make_durable, read_all, status_of
 from pipeline.store.ledger_file import query
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources
+from pipeline.store.tree import Tree, join, split
 from pipeline.store.writer import Delivery, supersede
 
 SLACK_US: Final = 60_000_000  # by which the clocks of a file server and of this machine may differ

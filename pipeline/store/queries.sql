@@ -277,9 +277,10 @@ ON CONFLICT (manifest, id) DO UPDATE SET state = 'done', fingerprint = excluded.
 SELECT task FROM task WHERE manifest = :manifest AND id = :id
 
 -- name: release_task
-UPDATE task SET state = 'pending', unknowns = 0, accepted = '', updated_at = :now,
+-- A task whose redo is unknown is done: the old image stays.
+UPDATE task SET state = iif(state = 'done', 'done', 'pending'), unknowns = 0, accepted = '', updated_at = :now,
   released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
-WHERE manifest = :manifest AND id = :id AND state = :state
+WHERE manifest = :manifest AND id = :id AND :state IN (state, iif(state = 'done' AND unknowns > 0, 'unknown', ''))
 
 -- name: set_hold
 -- The model is that of the request whose answer said to wait.
@@ -412,11 +413,6 @@ SELECT task.job, attempt.model, attempt.sent_at / 900000000, count(*),
   sum(CASE WHEN attempt.state IN ('sent', 'unknown') THEN attempt.reserved_microusd ELSE 0 END)
 FROM attempt JOIN task USING (task) WHERE manifest = :manifest AND attempt.sent_at >= :since
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-
--- name: images_since
--- CROSS JOIN: by the index of times; from the tasks it would look at every attempt there ever was.
-SELECT count(*) FROM attempt CROSS JOIN task USING (task)
-WHERE attempt.sent_at >= :since AND attempt.state = 'ok' AND manifest = :manifest
 
 -- name: run_that_goes_on
 SELECT run, started_at, found, manifest FROM run WHERE ended_at IS NULL AND found <> '' AND run = (SELECT max(run) FROM run)

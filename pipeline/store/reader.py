@@ -242,11 +242,6 @@ class LedgerReader:
             totals[key] = tuple(map(sum, zip(totals.get(key, (0, 0, 0, 0)), numbers, strict=True)))
         return [rows.read(Cost, (key, *total)) for key, total in sorted(totals.items())]
 
-    def images_since(self, moment: datetime) -> int:
-        """Count the images that this manifest's requests brought that were sent since then, superseded ones too."""
-        row = self._one("images_since", since=to_us(moment))
-        return 0 if row is None else row[0]
-
     # --- runs
 
     def holds(self) -> list[Hold]:

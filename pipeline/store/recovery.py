@@ -19,12 +19,13 @@ from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import parts, rows
 from pipeline.store.bucket_writer import find_object
-from pipeline.store.files import FileComparison, Tree, closed_folder, make_durable, read_all, status_of
+from pipeline.store.files import FileComparison, closed_folder, make_durable, read_all, status_of
 from pipeline.store.integrity import compare_files
 from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import WORKERS_MARK, Rejected, list_rejected
 from pipeline.store.resources import StoreResources
+from pipeline.store.tree import Tree
 
 DAY_US: Final = 86_400_000_000
 LOST: Final = "the process ended while this request was in flight; it may have been billed"

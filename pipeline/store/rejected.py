@@ -21,7 +21,8 @@ from typing import Final
 import msgspec
 
 from pipeline.buckets import Bucket, BucketError, ObjectExists
-from pipeline.store.files import DiskReserve, Tree, read_all, write_new
+from pipeline.store.files import read_all, write_new
+from pipeline.store.tree import DiskReserve, Tree
 
 FOLDER: Final = "rejected"
 FACTS: Final = ".facts.json"

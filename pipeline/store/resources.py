@@ -22,11 +22,12 @@ from pipeline.errors import InputError
 from pipeline.model import Artifact, BucketUrl, Image, Sidecar
 from pipeline.store import ledger_file, rows
 from pipeline.store.bucket_writer import BucketWriter
-from pipeline.store.files import RESERVE_BYTES, Disk, DiskReserve, Tree, Warn, closing
+from pipeline.store.files import Disk, closing
 from pipeline.store.ledger import Ledger
 from pipeline.store.ledger_file import Clock, query, to_us, utc_now
 from pipeline.store.lock import make_private, read_mountinfo, refuse_network, unusable
 from pipeline.store.rejected import RejectedFolder
+from pipeline.store.tree import RESERVE_BYTES, DiskReserve, Tree, Warn
 from pipeline.store.writer import Writer
 
 _log: Final = logging.getLogger(__name__)

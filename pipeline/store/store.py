@@ -16,7 +16,6 @@ from pipeline.errors import InputError, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import rows
-from pipeline.store.files import Tree, components
 from pipeline.store.images import StoredImages, WriterPool
 from pipeline.store.ledger import awaited
 from pipeline.store.ledger_file import query, to_us
@@ -24,6 +23,7 @@ from pipeline.store.maintenance import Maintenance
 from pipeline.store.parts import Recovery
 from pipeline.store.recovery import Recoverer
 from pipeline.store.resources import StoreResources, StoreSettings, open_resources
+from pipeline.store.tree import Tree, components
 
 T = TypeVar("T")
 

@@ -21,9 +21,10 @@ from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import PART, SIDECAR, Artifact, Image, Sidecar
 from pipeline.store import files, rows
-from pipeline.store.files import DiskReserve, FileComparison, Tree
+from pipeline.store.files import FileComparison
 from pipeline.store.integrity import compare_files
 from pipeline.store.rejected import Facts, RejectedFolder
+from pipeline.store.tree import DiskReserve, Tree, join, split
 from pipeline.text import name_key
 
 FOLDER: Final = "superseded"
@@ -106,7 +107,7 @@ class Delivery:
 
     @property
     def part_path(self) -> str:
-        return files.join(files.split(self.path)[0], self.part)
+        return join(split(self.path)[0], self.part)
 
 
 def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
@@ -301,7 +302,7 @@ class Writer:
     def _kept_aside(self, delivery: Delivery, error: OSError) -> StorageError:
         """Keep the bytes in rejected/ and return the error to raise."""
         what = f"{delivery.facts.task}: {delivery.path} could not be written: {error.strerror or error}"
-        folder, _ = files.split(delivery.path)
+        folder, _ = split(delivery.path)
         closed = files.closed_folder(self._outputs.root, folder)
         try:
             kept = self._rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)

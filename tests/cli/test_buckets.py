@@ -171,15 +171,6 @@ def test_verify_says_what_is_missing_although_the_bucket_of_the_inputs_is_away(
     assert (told.exit, len(told.json["missing"])) == (3, 1), told.err
 
 
-def test_verify_finds_a_renamed_image_and_reads_none_of_another_size(
-    imgpipe: Imgpipe, s3: ScriptedS3, made: Path
-) -> None:
-    s3.objects["out/studio/renamed.png"] = s3.objects.pop(images(s3)[0])
-    s3.objects["out/studio/other.png"] = (b"somebody's photograph", {})
-    assert "(now studio/renamed.png)\n" in imgpipe("verify", made).out
-    assert "out/studio/other.png" not in s3.read
-
-
 def test_a_rehearsed_delivery_writes_to_no_bucket(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:
     text = made.read_text().replace("{shop: {", "{shop: {from: done, ")
     made.write_text("\n".join(line for line in text.splitlines() if not line.startswith("provider:")))

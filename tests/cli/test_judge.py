@@ -467,10 +467,11 @@ def test_the_first_window_gets_the_page_that_was_made_before(imgpipe: Imgpipe) -
         assert session.page({}, 0) is session.page({}, 0)
 
 
-def test_images_that_come_while_a_window_is_open_are_counted(imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.app.judge.COUNT_EVERY_S", 0.0)
+def test_a_run_while_a_window_is_open_is_announced(imgpipe: Imgpipe) -> None:
     with closing(JudgeSession(setup_of(imgpipe.made(JOBS)), secret="s" * 43)) as session:
         session.page({}, 0)
-        assert session.new_images() == 0
+        assert not session.is_stale
         imgpipe.made(JOBS.replace("A red mug", "A dark red mug"))
-        assert session.new_images() == 1
+        assert session.is_stale
+        session.page({}, 0)
+        assert not session.is_stale

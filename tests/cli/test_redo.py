@@ -99,6 +99,20 @@ def test_when_no_new_image_comes_the_old_one_stays_and_the_task_is_done(imgpipe:
     assert imgpipe("run", manifest, "--json").json["attempts"] == 0
 
 
+@pytest.mark.parametrize("named", ["--unknown", "mugs/red"])
+def test_a_redo_that_may_have_been_billed_twice_is_asked_again_after_a_retry(imgpipe: Imgpipe, named: str) -> None:
+    manifest = imgpipe.made()
+    reject(imgpipe, "mugs/red")
+    (imgpipe.folder / "shop-profile.yaml").write_text("latency: 0s\nfaults: [{name: disconnect, every: 1}]\n")
+    assert imgpipe("redo", manifest, "--rejected", "--json").json["attempts"] == 2
+    again = imgpipe("redo", manifest, "--rejected", "--json")
+    assert (again.exit, again.json["attempts"]) == (3, 0)
+    assert "`retry` it, then `redo` asks again" in again.err
+    assert imgpipe("retry", manifest, named, "--json").json["attempts"] == 0
+    (imgpipe.folder / "shop-profile.yaml").write_text("picture: tiny\nlatency: 0s\n")
+    assert imgpipe("redo", manifest, "--rejected", "--json").json["images"] == 1
+
+
 def test_P9_a_redo_counts_against_the_budget(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.made(extra="prices: {gemini-nano-banana-2.1: 0.04}")
     reject(imgpipe, "mugs/red", "mugs/blue")

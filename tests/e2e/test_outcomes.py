@@ -16,6 +16,7 @@ import pytest
 from pipeline.engine.events import Paused, RunSummary, Warned
 from pipeline.errors import Exit, TryLater
 from pipeline.model import TaskState
+from pipeline.plan.decide import Rules
 from pipeline.view.run import run_json
 from tests.e2e.conftest import Forked
 from tests.e2e.scripted import KEY, Scripted, Shop, Step, hang_up, hurried, ok, said, serving, words
@@ -197,6 +198,21 @@ async def test_P3_an_unknown_is_repeated_once_over_all_runs(script: Scripted, sh
     assert shop.states == {"unknown": 1}
     script.always = ok()
     assert (await shop.retry(TaskState.UNKNOWN)).exit is Exit.OK
+
+
+async def test_an_edited_image_of_an_earlier_prompt_lets_no_night_buy_another_one(script: Scripted, shop: Shop) -> None:
+    shop.extra = "retry: {attempts: 1}"
+    await shop.run()
+    shop.prompt, script.always = "A blue mug, its number is", said(500)
+    await shop.run()
+    assert shop.states == {"pending": 1}
+    image = next((shop.folder / "out" / "mugs").glob("row0.*"))
+    image.write_bytes(image.read_bytes() + b"edited")
+    script.always, posts = None, script.posts
+    for _night in range(2):
+        assert (await shop.run()).exit is Exit.SOME_FAILED
+    assert script.posts == posts
+    assert (await shop.run(rules=Rules(force=True))).images == 1
 
 
 async def test_P3_an_unknown_is_listed_with_time_price_and_request_id(script: Scripted, shop: Shop) -> None:

@@ -308,6 +308,12 @@ def test_retry_runs_what_was_named_and_nothing_else(called: Called, servers: Ser
     assert (again["tasks"]["total"], again["attempts"], again["exit"]) == (1, 1, 3)
     assert len(server.bill) == sent + 1
     assert called.json("retry", manifest, "mugs/row2")["attempts"] == 3
+    (gone,) = (path for path in images(tmp_path) if path.stem == "row3")
+    gone.unlink()
+    assert called.json("retry", manifest, "mugs/row3")["images"] == 1
+    assert called.json("retry", manifest, "mugs/row3")["attempts"] == 0
+    manifest.write_text(manifest.read_text() + "      row4: A mug that was never asked for\n")
+    assert called.json("retry", manifest, "mugs/row4")["images"] == 1
     wrong = called("retry", manifest, "mugs/row22")
     assert wrong.returncode == 2
     assert "did you mean mugs/row2" in wrong.stderr

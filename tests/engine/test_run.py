@@ -521,3 +521,16 @@ async def test_D08_a_disk_that_fills_up_in_the_wait_for_a_slot_holds_the_next_re
     assert bench.sender.sent == ["job/0"]
     bench.ledger.free = 2**40
     assert await running == {TaskState.DONE: 2}
+
+
+async def test_D08_images_that_have_landed_since_the_last_look_have_used_its_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt, "LOOK_S", 0.3)
+    two = attempt.MARGIN_BYTES + 2 * attempt.IMAGE_BYTES["1K"]
+    bench = Bench(FakeSender(), limits=Limits(concurrency=1), ledger=FakeLedger(free=two))
+    running = asyncio.create_task(bench.run(*(f"job/{n}" for n in range(9))))
+    await asyncio.wait_for(bench.has_told(Paused, ""), 20)
+    assert len(bench.sender.sent) == 2
+    bench.ledger.free = 2**40
+    assert await running == {TaskState.DONE: 9}

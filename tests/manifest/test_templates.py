@@ -38,6 +38,8 @@ def render(source: str) -> str:
         ("{% foo %} {{ job }}", "{% foo %} mugs"),
         ("a {# a note #}b", "a b"),
         ("{% raw %}{{ job }}{% endraw %}", "{{ job }}"),
+        ("{%- raw %}{% x {#{%endraw%} {% y", "{% x {# {% y"),
+        ("{{ '{%' }}{{ '{#' }}{#{{#}{% x {# y", "{%{#{% x {# y"),
         ("{{ vars.brand }} 100% {{ matrix['colour'] }}", "Acme 100% red"),
         ("{{ job }}/{{ id }}-{{ variant }}", "mugs/red-2"),
         ("{{ row.items }}{{ row['_id'] }}{{ row._id }}", "3qq"),

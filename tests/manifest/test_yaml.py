@@ -1,6 +1,7 @@
 """YAML as YAML 1.2 and as text: nothing changes on the way, and nothing hostile gets far."""
 # ruff: noqa: E501 - tables read better with one case a line
 
+import json
 import os
 import time
 
@@ -106,6 +107,12 @@ def test_text_that_is_not_utf_8_names_the_byte(data, line, column, says):
 
 def test_byte_order_mark_is_welcome(desk):
     assert desk.load("\ufeffjobs: {a: {prompt: x}}\n").name == "m"
+
+
+def test_a_manifest_that_a_program_wrote_as_json_is_read(desk):
+    prompt = "A cat 😀 in C:\\u00e4, \\ud83d\\ude00"
+    (task,) = desk.tasks(json.dumps({"jobs": {"a": {"prompt": prompt}}}, indent="\t"))
+    assert task.prompt == prompt
 
 
 def test_characters_outside_ascii_do_not_shift_columns(desk):

@@ -127,12 +127,8 @@ def test_rerun_when_sees_its_aspect_behind_another_change() -> None:
     assert decide(changed, known(TaskState.DONE), FakeFiles(), Rules()).reason == "model changed"
 
 
-@pytest.mark.parametrize("versions", [["old"], ["old", "later"], ["older", "old"]])
-def test_a_request_by_cells_as_earlier_versions_read_them_is_the_same(versions: list[str]) -> None:
-    former = None
-    for each in versions:
-        digests = OLD if each == "old" else Digests(each, "inputs", "params", "model")
-        former = FormerReading(row="a", fields={}, fingerprint=each, digests=digests, former=former)
+def test_a_request_by_cells_as_they_were_read_before_is_the_same() -> None:
+    former = FormerReading(row="a", fields={}, fingerprint="old", digests=OLD)
     changed = task(Digests("shown", "inputs", "params", "model"), former=former)
     verdict = decide(changed, known(TaskState.DONE, artifact_fingerprint="old"), FakeFiles(), Rules())
     assert (verdict.reason, verdict.is_accepted) == (None, True)
@@ -164,6 +160,16 @@ def test_an_edited_image_is_never_replaced_without_force() -> None:
     assert decide(task(), known(TaskState.DONE), files, Rules(repair=True)).state is TaskState.CONFLICT
     accepted = known(TaskState.DONE, edit=Edit.EDITED)  # by an earlier run: the file is as it was recorded then
     assert decide(changed, accepted, FakeFiles(), Rules()).state is TaskState.CONFLICT
+
+
+@pytest.mark.parametrize("state", [state for state in TaskState if state is not TaskState.DONE])
+def test_nothing_is_bought_that_an_edited_image_of_an_earlier_request_would_block(state: TaskState) -> None:
+    asked = task(Digests("other", "inputs", "params", "model"))
+    made_before = known(state, artifact=ARTIFACT, artifact_fingerprint="older")
+    assert decide(asked, made_before, FakeFiles(), Rules()).reason is not None
+    edited = FakeFiles(FileComparison.CHANGED)
+    assert decide(asked, made_before, edited, Rules()).state is TaskState.CONFLICT
+    assert decide(asked, made_before, edited, Rules(force=True)).reason is not None
 
 
 def test_nothing_is_bought_for_a_folder_that_takes_no_image() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.model import Artifact
 from pipeline.plan.decide import Files, Objects
-from pipeline.store.files import Disk, FileComparison, Tree, comparison_of
+from pipeline.store.files import Disk, FileComparison, comparison_of
 from pipeline.store.integrity import compare_files
+from pipeline.store.tree import Tree
 
 
 def test_a_file_with_the_bytes_of_a_part_beside_it_is_half_published(tmp_path: Path) -> None:

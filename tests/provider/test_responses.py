@@ -109,6 +109,8 @@ WITH_IMAGE = [
     ("H43-latin-1", raw_json(TEMPLATE, b64(LARGE)).replace(b"{", b'{"t":"caf\xe9",', 1), LARGE),
     ("H43-utf-16", json.dumps(whole(inline(LARGE))).encode("utf-16"), LARGE),
     ("H50-nan", raw_json(TEMPLATE, b64(LARGE)).replace(b"{", b'{"t":NaN,', 1), LARGE),
+    ("H50-raw-newline-in-a-text", raw_json(TEMPLATE, b64(LARGE)).replace(b"{", b'{"t":"a\n\x01b",', 1), LARGE),
+    ("H50-raw-newline-and-more", raw_json(TEMPLATE, b64(SMALL)).replace(b"{", b'{"t":"a\nb",', 1) + b"\0", SMALL),
     ("H50-surrogate", raw_json(TEMPLATE, b64(LARGE)).replace(b"{", b'{"t":"\\ud800",', 1), LARGE),
     ("H50-duplicate-keys", raw_json(TEMPLATE, b64(LARGE)).replace(b"{", b'{"candidates":5,', 1), LARGE),
     ("H49-error-null", whole(inline(LARGE), error=None), LARGE),

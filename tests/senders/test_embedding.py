@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from io import BytesIO
 
+import msgspec
 import pytest
 from PIL import Image as Picture
 
@@ -51,12 +52,16 @@ def test_the_record_names_no_folder_and_no_cell() -> None:
     assert b"ann@example.org" not in data
 
 
-def test_a_picture_that_takes_no_record_is_kept_as_it_came() -> None:
-    plain = answer("PNG")
-    broken = replace(plain, image=replace(plain.image, data=b"paid for, and not a PNG"))
-    kept = embedded(broken, TASK, manifest="shop", at=NOW)
-    assert kept.image == broken.image
-    assert "no record was embedded" in kept.notes[0]
+@pytest.mark.parametrize(("data", "length"), [(b"paid for, and not a JPEG", 1), (None, 66_000)], ids=["broken", "long"])
+def test_a_picture_that_takes_no_record_stays_as_it_came_and_has_it_beside_it(data: bytes | None, length: int) -> None:
+    plain, task = answer("JPEG"), msgspec.structs.replace(TASK, prompt="p" * length)
+    given = replace(plain, image=replace(plain.image, data=data or plain.image.data))
+    kept = embedded(given, task, manifest="shop", at=NOW)
+    assert (kept.image, len(kept.notes)) == (given.image, 1)
+    assert kept.sidecar is not None
+    record = extract(kept.sidecar.data)
+    assert record is not None
+    assert record["prompt"] == task.prompt
 
 
 def test_a_signed_picture_stays_as_it_came_and_its_record_is_beside_it() -> None:

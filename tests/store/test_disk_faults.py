@@ -15,13 +15,14 @@ import pytest
 from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import ledger_file
-from pipeline.store.files import FILE_BYTES, Disk
+from pipeline.store.files import Disk
 from pipeline.store.images import StoredImages, WriterPool
 from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from pipeline.store.resources import open_resources
 from pipeline.store.rows import begin, close, finish, record_of, task_row
+from pipeline.store.tree import FILE_BYTES
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, SHA, FaultyDisk, answer, files, image, publish, recover, settings, task
@@ -240,6 +241,13 @@ async def test_ballast_that_cannot_be_made_is_said(bench: Bench, reopen: Reopen)
     await reopen(disk=FaultyDisk(lambda call, _: errno.ENOSPC if call == "allocate" else None), reserve_bytes=1 << 20)
     assert any("no disk reserve" in text for text in bench.warnings)
     assert not (bench.state / "ballast").exists()
+
+
+async def test_a_limit_of_files_is_an_error_before_anything_is_sent(bench: Bench, reopen: Reopen) -> None:
+    """As `ulimit -f` and the batch systems set it: no image could be written, nor kept in rejected/."""
+    disk = FaultyDisk(lambda call, _: errno.EFBIG if call == "allocate" else None)
+    with pytest.raises(StorageError, match="ulimit -f"):
+        await reopen(disk=disk, reserve_bytes=1 << 20)
 
 
 async def test_ballast_goes_with_the_store(bench: Bench, reopen: Reopen) -> None:

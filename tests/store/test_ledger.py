@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError, LedgerError, StorageError, TryLater
-from pipeline.store.files import Disk, Tree
+from pipeline.store.files import Disk
 from pipeline.store.ledger import Ledger
 from pipeline.store.ledger_file import connect, create
+from pipeline.store.tree import Tree
 
 
 @pytest.fixture

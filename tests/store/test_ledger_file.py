@@ -15,11 +15,12 @@ import pytest
 
 from pipeline.errors import InputError, LedgerError, TryLater
 from pipeline.model import TaskState
-from pipeline.store.files import Disk, Tree
+from pipeline.store.files import Disk
 from pipeline.store.ledger_file import MIGRATIONS, check, create, migrate
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import find_traces
 from pipeline.store.resources import open_resources
+from pipeline.store.tree import Tree
 from tests.store.conftest import Bench
 from tests.store.fakes import FaultyDisk, done, files, image, recover, settings, states, task, verified
 from tests.store.test_disk_faults import Room

@@ -188,14 +188,6 @@ async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
     assert any("USING COVERING INDEX" in row[3] for row in plan)
 
 
-async def test_new_images_are_found_by_time_and_not_among_all_attempts(bench: Bench) -> None:
-    with bench.reader() as reader:
-        assert reader._connection is not None
-        values = {"since": 0, "manifest": "x"}
-        plan = reader._connection.execute(f"EXPLAIN QUERY PLAN {query('images_since')}", values).fetchall()
-    assert "attempt_time_money (sent_at>?)" in plan[0][3]
-
-
 @pytest.mark.parametrize(
     "name",
     [

@@ -89,7 +89,7 @@ function ledgerBackend() {
       try {
         const found = await ask();
         take(found);
-        announce("", found.newImages);
+        announce("", found.isStale);
       } catch (error) {
         announce(error instanceof TypeError ? "imgpipe judge has ended; start it again to continue" : error.message);
       }
@@ -124,12 +124,12 @@ function ledgerBackend() {
   };
 }
 
-// One line that stays visible: what was not saved, or that there are new images.
-function announce(trouble, newImages = 0) {
+// One line that stays visible: what was not saved, or that a run goes on.
+function announce(trouble, isStale = false) {
   const line = $("announce");
-  line.hidden = !trouble && newImages <= 0;
+  line.hidden = !trouble && !isStale;
   line.classList.toggle("bad", Boolean(trouble));
-  const text = trouble || `${whole.format(newImages)} new ${newImages === 1 ? "image" : "images"}`;
+  const text = trouble || "A run has changed tasks of this page";
   if (!line.hidden && $("announced").textContent !== text) $("announced").textContent = text;
   $("reload").hidden = Boolean(trouble);
 }
