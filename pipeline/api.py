@@ -12,10 +12,9 @@ import asyncio
 import hashlib
 import json
 import os
-import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,12 +32,10 @@ from pipeline.engine.events import RunSummary as RunSummary
 from pipeline.engine.events import StagePlanned as StagePlanned
 from pipeline.engine.events import TaskEnded as TaskEnded
 from pipeline.engine.events import Warned as Warned
-from pipeline.errors import Exit, ImgpipeError, InputError, Problem
+from pipeline.errors import ImgpipeError, InputError, Problem
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
-    from pipeline.app.run import Watcher
-    from pipeline.engine.events import Gauge, Listener
     from pipeline.model import Artifact
     from pipeline.store.lock import StateLock
     from pipeline.view.explain import Explanation
@@ -51,7 +48,6 @@ KEY: Final = "_id"  # of rows that name none
 NAME: Final = "generate"  # of the manifest
 OUTPUT_DIR: Final = "."
 WAIT_LOCK_S: Final = 60.0
-LEFT: Final = "the caller stopped waiting"
 MISSING: Final = frozenset({"nan", "NaT", "<NA>"})
 Listen = Callable[[Event], None]
 
@@ -134,6 +130,7 @@ async def run_manifest(
     and waits for the images in flight; cancelled again, it leaves them unknown.
     """
     from pipeline.app import context
+    from pipeline.app.guest import running
     from pipeline.plan.decide import Rules
 
     flags = replace(
@@ -143,9 +140,9 @@ async def run_manifest(
         rules=Rules(force=force, repair=repair),
     )
     setup = await asyncio.to_thread(context.prepare, Path(path), flags)
-    async with _running(setup, listen or (lambda _event: None)) as running:
-        await asyncio.wait({running})
-    return running.result()
+    async with running(setup, listen or (lambda _event: None)) as done:
+        await asyncio.wait({done})
+    return done.result()
 
 
 def _flags(
@@ -203,6 +200,8 @@ async def generate(
     does not wait: a script breaks inside `async with contextlib.aclosing(generate(...)) as images:`. Of several calls
     for one folder, in any process, one works at a time: the others wait, for a minute, and raise TryLater.
     """
+    from pipeline.app.guest import running
+
     given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
     job, budget = _job_of(given, prompt, key), _microusd(budget_usd)
     async with _prepared(Path(output_dir), job, provider, defaults, budget) as (setup, lock):
@@ -215,13 +214,13 @@ async def generate(
             if isinstance(event, TaskEnded) and event.artifact is not None:
                 arrivals.put_nowait(_of(setup, event.task_id, sent, event.artifact, cost_usd=event.cost_usd))
 
-        async with _running(setup, arrived, lock) as running:
-            running.add_done_callback(lambda _: arrivals.put_nowait(None))
+        async with running(setup, arrived, lock) as done:
+            done.add_done_callback(lambda _: arrivals.put_nowait(None))
             while (arrival := await arrivals.get()) is not None:
                 there[arrival.id] = arrival
                 yield arrival
         with _naming_arguments(setup.manifest.path):
-            summary = running.result()
+            summary = done.result()
         _, late = (sent, there) if len(there) == len(sent) else await _present(setup)
         for image in late.values():  # of a process that died: the run gave it its name
             if image.id not in there and image.prompt == sent.get(image.id):  # else of a call that has begun since
@@ -255,34 +254,6 @@ async def _prepared(
         yield setup, lock
     finally:
         lock.release()
-
-
-@asynccontextmanager
-async def _running(
-    setup: "Setup", listen: "Listener", lock: "StateLock | None" = None
-) -> "AsyncGenerator[asyncio.Task[RunSummary], None]":
-    """Run in a task. Leaving before it has ended is the first signal of a run, being cancelled meanwhile the second."""
-    from pipeline.app.run import Signals, run
-
-    signals = Signals(drain_s=None)
-    # in no TaskGroup, which a generator cannot hold open while the caller has the image; awaited below in every case
-    task = asyncio.create_task(run(setup, watch=_display(listen), lock=lock, signals=signals), name="generate")
-    try:
-        yield task
-    finally:
-        cancelled, anyio = None, sys.modules.get("anyio")
-        # AnyIO (Starlette, FastAPI) cancels again and again until its scope is left, which is one cancellation
-        with nullcontext() if anyio is None else anyio.CancelScope(shield=True):
-            while not task.done():
-                signals.stop(Exit.INTERRUPTED, LEFT)
-                try:
-                    await asyncio.wait({task})
-                except asyncio.CancelledError as error:
-                    cancelled = error
-        if not task.cancelled():
-            task.exception()  # looked at: whoever leaves early asks for no result
-        if cancelled is not None:
-            raise cancelled
 
 
 def _id(prompt: str) -> str:
@@ -439,12 +410,3 @@ def _of(
         mime=artifact.mime,
         cost_usd=cost_usd,
     )
-
-
-def _display(listen: Listen) -> "Watcher":
-    """Return the display of a run that passes every event to one listener."""
-
-    def watch(started: RunStarted, gauge: "Callable[[], Gauge]") -> "AbstractContextManager[Listener]":  # noqa: ARG001
-        return nullcontext(listen)
-
-    return watch

@@ -212,7 +212,13 @@ class Bucket:
                 if version_of(old["e_tag"]) != version:
                     raise FileNotFoundError(path)  # not that version of it
                 mode: Any = {key: old[key] for key in ("e_tag", "version") if old[key] is not None}
-                result = self._store.put(path, data, attributes=dict(attributes), mode=mode, use_multipart=False)
+                kept: Any = {"attributes": dict(attributes), "use_multipart": False}
+                try:
+                    result = self._store.put(path, data, mode=mode, **kept)
+                except answers.PreconditionError:  # of Ceph and DigitalOcean Spaces, which compare it without quotes
+                    if self.url.scheme != "s3":
+                        raise
+                    result = self._store.put(path, data, mode={"e_tag": (old["e_tag"] or "").strip('"')}, **kept)
         except (answers.PreconditionError, FileNotFoundError):
             raise ObjectExists(path) from None
         return version_of(result["e_tag"])

@@ -260,6 +260,7 @@ class Reply:
     is_first: bool  # no answer came before it in this run
     seconds: float  # from the last byte sent to the last byte read
     hold: HeldMemory | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
+    cut: "Failure | None" = None  # its end did not come: what that means, unless a whole image did
 
 
 PART: Final = ".part-"  # how the name of an image begins until it has its final one

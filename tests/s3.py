@@ -76,6 +76,7 @@ class ScriptedS3:
     objects: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
     script: dict[str, deque[Answer | None]] = field(default_factory=dict)
     ignores_conditions: bool = False
+    wants_bare_etags: bool = False  # in If-Match, as Ceph and DigitalOcean Spaces do
     requests: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)  # keys whose bytes were asked for
     hung: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))  # requests that wait
@@ -191,7 +192,8 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
             if self.headers.get("If-None-Match") and key in s3.objects and not s3.ignores_conditions:
                 return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
             wanted = self.headers.get("If-Match")
-            if wanted and (key not in s3.objects or _etag(s3.objects[key][0]) != wanted):
+            there = _etag(s3.objects[key][0]) if key in s3.objects else ""
+            if wanted and wanted != (there.strip('"') if s3.wants_bare_etags else there):
                 return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
             kept = {name: value for name, value in self.headers.items() if name.lower().startswith("x-amz-meta-")}
             s3.objects[key] = (body, kept)

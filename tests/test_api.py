@@ -8,6 +8,7 @@ import math
 import pickle
 import re
 import sqlite3
+import sys
 import threading
 import weakref
 from collections import Counter
@@ -187,7 +188,7 @@ async def test_cancelled_twice_a_run_leaves_what_is_in_flight_unknown(tmp_path: 
 @pytest.mark.parametrize("times", [2, 3])
 async def test_cancelled_again_before_anything_is_sent_a_run_closes_its_ledger(tmp_path: Path, times: int) -> None:
     running = asyncio.create_task(collect(PROMPTS, tmp_path))
-    while "open the store" not in {task.get_name() for task in asyncio.all_tasks()}:
+    while "ledger" not in {thread.name for thread in threading.enumerate()}:
         await asyncio.sleep(0)
     for _ in range(times):
         running.cancel()
@@ -236,6 +237,27 @@ async def test_a_manifest_runs_and_its_events_are_heard(tmp_path: Path) -> None:
     summary = await run_manifest(manifest, listen=events.append)
     assert (summary.exit, summary.images) == (Exit.OK, 2)
     assert len([event for event in events if isinstance(event, TaskEnded)]) == 2
+
+
+@pytest.mark.parametrize("ended", [ValueError, SystemExit], ids=["listener", "signal"])
+def test_what_is_raised_meanwhile_loses_nothing_in_flight(tmp_path: Path, ended: type[BaseException]) -> None:
+    """In a listener, or in a signal's handler, which ends the caller's loop (Celery's soft time limit, Airflow's)."""
+    (tmp_path / "short.yaml").write_text("latency: 0.1s\npicture: tiny\n")
+    manifest = tmp_path / "shop.yaml"
+    manifest.write_text(
+        "version: 1\nprovider: {kind: simulator, profile: short.yaml}\noutput_dir: out\n"
+        "jobs: {a: {items: {x: A mug, y: A cat, z: A hat}}}\n"
+    )
+
+    def leave(event: Event) -> None:
+        if isinstance(event, AttemptStarted) and ended is ValueError:
+            raise ended
+        if isinstance(event, AttemptStarted):
+            asyncio.get_running_loop().call_later(0.01, sys.exit, 7)
+
+    with pytest.raises(ended):
+        asyncio.run(run_manifest(manifest, listen=leave))
+    assert outcomes(tmp_path / "out") == {"ok": 1}
 
 
 ROWS = [{"sku": "a", "colour": "red"}, {"sku": "b", "colour": "blue"}]

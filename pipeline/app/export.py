@@ -7,13 +7,15 @@ A training set is shards, each written whole under its name, and `shards.jsonl`,
 continues after an interruption, and rewrites only the shards whose images changed. Memory is that of one shard of
 Parquet (100 MB of images at most) or of one image (webdataset). In Parquet, `image` is a struct of `bytes` and `path`,
 which the schema metadata call an Image, as the library `datasets` writes and reads it
-(https://huggingface.co/docs/datasets/image_dataset). webdataset is a tar of `KEY.png` and `KEY.json`.
+(https://huggingface.co/docs/datasets/image_dataset). webdataset is a tar of `KEY.png` and `KEY.json`. Where
+images are of several kinds all have the suffix of one (`mime` says what each is): readers know a field by its suffix,
+and `datasets` takes names and types from the first five samples, and refuses or loses what differs later. For the same
+reason a text that a sample does not have is empty there, and no null.
 """
 
 import hashlib
 import io
 import os
-import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +35,10 @@ from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, StorageError
 from pipeline.manifest.outputs import is_input
 from pipeline.manifest.sources import input_globs
-from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
+from pipeline.model import SIDECAR, Artifact, Edit, Mark
 from pipeline.plan.plan import PlanRow
-from pipeline.store.files import Disk, link_or_rename, replacing
-from pipeline.store.mirror import Mirror, open_mirror
+from pipeline.store.files import replacing
+from pipeline.store.mirror import FolderMirror, Mirror, open_mirror
 from pipeline.store.reader import LedgerReader
 from pipeline.text import usd
 
@@ -64,17 +66,16 @@ class _NotCopied(Exception):  # noqa: N818 - reads as what happened
 
 def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
     """Copy every picked image into `folder`. Raises InputError when nothing is picked, StorageError."""
-    exported, locations, inputs = Exported(), Locations(), input_globs(setup.manifest)
+    exported, locations, mirror, inputs = Exported(), Locations(), FolderMirror(folder), input_globs(setup.manifest)
     with reading(setup) as reader:
         for task_id, mark in marked(setup, "picked", picks_path).items():
             try:
                 artifact = _picked(reader, task_id, mark)
                 target = folder / artifact.path
                 if is_input(str(target), inputs):
-                    raise _NotCopied(
-                        f"{target} would be an input, and a run would buy an image for it; export to another folder"
-                    )
-                is_new = _place(setup.manifest.location_of(artifact), target, locations)
+                    what = f"{target} would be an input, and a run would buy an image for it"
+                    raise _NotCopied(f"{what}; export to another folder")
+                is_new = _place(mirror, setup.manifest.location_of(artifact), artifact.path, locations)
                 (exported.copied if is_new else exported.present).append(target)
             except _NotCopied as why:
                 exported.left.append((task_id, str(why)))
@@ -95,42 +96,25 @@ def _picked(reader: LedgerReader, task_id: str, mark: Mark) -> Artifact:
     return known.artifact
 
 
-def _place(source: str, target: Path, locations: Locations) -> bool:
+def _place(mirror: FolderMirror, source: str, file: str, locations: Locations) -> bool:
     """Copy an image, and the file beside it where there is one and its place is free; False: it was there."""
     data = _read_pick(locations, source)
     if data is None:
         raise _NotCopied(f"{source} is missing")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not os.path.lexists(target) and _copy(source, data, target)
-    if not is_new and not (target.is_file() and target.read_bytes() == data):
-        raise _NotCopied(f"{target} is another file; move it away or export to another folder")
-    beside, copied = source + SIDECAR, target.with_name(target.name + SIDECAR)
-    if not os.path.lexists(copied) and (sidecar := _read_pick(locations, beside)) is not None:
-        _copy(beside, sidecar, copied)
-    return is_new
+    there = mirror.mark(file)
+    if there not in (None, hashlib.sha256(data).hexdigest()):
+        raise _NotCopied(f"{file} is another file there; move it away or export to another folder")
+    if there is None:
+        mirror.write(file, data, "", before=None)
+    if mirror.mark(file + SIDECAR) is None and (sidecar := _read_pick(locations, source + SIDECAR)) is not None:
+        mirror.write(file + SIDECAR, sidecar, "", before=None)
+    return there is None
 
 
 def _read_pick(locations: Locations, source: str) -> bytes | None:
     with suppress(FileNotFoundError, NotADirectoryError):
         return locations.read(source)
     return None
-
-
-def _copy(source: str, data: bytes, target: Path) -> bool:
-    """Write under another name first, so that no half image ever has the right one; False: the name was taken."""
-    part, disk = target.with_name(f".{target.name}.{os.getpid()}.part"), Disk()
-    folder = disk.open_dir(target.parent)
-    try:
-        part.write_bytes(data)
-        if not is_object(source):
-            shutil.copystat(source, part)
-        link_or_rename(disk, part.name, target.name, dir_fd=folder, new_dir_fd=folder)
-    except FileExistsError:
-        return False
-    finally:
-        part.unlink(missing_ok=True)
-        disk.close(folder)
-    return True
 
 
 # -- training set -----------------------------------------------------------------------------------------------------
@@ -183,15 +167,19 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
         listed = mirror.read(INDEX) or b""
         former = {shard.file: shard for shard in read_lines(str(folder / INDEX), listed, Shard, "shards")}
         with reading(setup) as reader:
-            names = sorted({name for sample in _samples(setup, reader, Written()) for name in sample.columns})
+            fields, suffixes = set[str](), set[str]()
+            for sample in _samples(setup, reader, Written()):
+                fields |= sample.columns.keys()
+                suffixes.add(Path(sample.location).suffix)
+            names, suffix = sorted(fields), min(suffixes, default="") if kind == "webdataset" else ""
             for number, samples in enumerate(_shards(_samples(setup, reader, written), shard_size)):
                 file = f"data-{number:05d}{SUFFIXES[kind]}"
-                content = msgspec.json.encode([names, [sample.columns for sample in samples]])
+                content = msgspec.json.encode([[*names, suffix], [sample.columns for sample in samples]])
                 shard = Shard(file=file, images=len(samples), digest=hashlib.sha256(content).hexdigest())
                 if former.get(file) == shard and (folder / file).is_file():
                     written.kept += 1
                 else:
-                    _write_shard(folder / file, kind, samples, names, is_ours=file in former)
+                    _write_shard(folder / file, suffix, samples, names, is_ours=file in former)
                 written.shards.append(shard)
                 written.images += shard.images
                 write_lines(mirror, INDEX, [*written.shards, *_later(former, written.shards)])
@@ -254,24 +242,25 @@ def _shards(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
         yield group
 
 
-def _write_shard(path: Path, kind: str, samples: Sequence[_Sample], names: Sequence[str], *, is_ours: bool) -> None:
+def _write_shard(path: Path, suffix: str, samples: Sequence[_Sample], names: Sequence[str], *, is_ours: bool) -> None:
     if not is_ours and os.path.lexists(path):
         raise InputError(f"{path} was not written by an export that {INDEX} has; name another folder")
     with replacing(path) as part:
-        (_write_parquet if kind == "parquet" else _write_tar)(part, samples, names)
+        (partial(_write_tar, suffix=suffix) if suffix else _write_parquet)(part, samples, names)
 
 
-def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> None:
+def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str], *, suffix: str) -> None:
     locations = Locations()
     with tarfile.open(path, "w") as tar:
         for number, sample in enumerate(samples):
             key = f"{number:06d}-{hashlib.sha256(sample.columns['id'].encode(errors='replace')).hexdigest()[:8]}"
             about = {name: sample.columns.get(name) for name in names}
-            for suffix, data in (
-                (Path(sample.location).suffix, read_whole(locations, sample.location)),
-                (".json", msgspec.json.encode(about)),
+            about |= {name: "" for name, value in about.items() if value is None and name not in NUMBERS}
+            for name, data in (
+                (key + suffix, read_whole(locations, sample.location)),
+                (f"{key}.json", msgspec.json.encode(about)),
             ):
-                member = tarfile.TarInfo(key + suffix)
+                member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
 

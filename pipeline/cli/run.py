@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli.terminal import print_json
+from pipeline.cli.terminal import dropping_unread, print_json
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.text import clipped
 from pipeline.view.console import is_redrawable, open_console, say
@@ -162,7 +162,7 @@ def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
 
     from pipeline.pools import Threads
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with dropping_unread(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.get_loop().set_default_executor(Threads(thread_name_prefix="asyncio"))
         return runner.run(run)
 

@@ -4,8 +4,9 @@ Encoding: names and prompts are UTF-8 whatever the locale says. Python does that
 other locale the command is started again, once, in Python's UTF-8 mode. So a file gets the same name from a terminal
 and from cron.
 
-Streams: descriptors 0 to 2 may be closed, full, or a pipe whose reader has gone. Lost output on stderr is ignored;
-results that a full disk does not take are an error; a reader that closed early (`imgpipe status | head -1`) is none.
+Streams: descriptors 0 to 2 may be closed, full, or a pipe whose reader has gone. Lost output on stderr is ignored, and
+what its reader leaves in the pipe during a run is dropped; results that a full disk does not take are an error; a
+reader that closed early (`imgpipe status | head -1`) is none.
 
 Signals: before a run has its own handlers, Ctrl-C ends the process without a traceback, but never in the middle of an
 import (the C code of some modules swallows the exception or makes another one of it); after a run, signals do not
@@ -19,8 +20,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Final, NoReturn, TextIO
@@ -36,17 +37,29 @@ def ensure_utf8() -> None:
         os.execv(sys.executable, list(map(os.fsencode, command)))  # noqa: S606 - ourselves
 
 
+ROOM_MS: Final = 200  # that the reader of stderr has before a line is dropped
 STANDARD: Final = {"stdin": "r", "stdout": "w", "stderr": "w"}  # descriptors 0, 1, 2
 
 
 class SilencedStream(io.TextIOWrapper):
     """A stream whose failures are ignored: the first one ends its output."""
 
+    patience_ms: int | None = None  # None: a line waits until it is read
+
     def write(self, text: str) -> int:
         with suppress(OSError):
-            return super().write(text)
+            return super().write(text) if self._has_room() else len(text)
         mute(self)
         return len(text)
+
+    def _has_room(self) -> bool:
+        if self.patience_ms is None:
+            return True
+        poll = select.poll()
+        poll.register(self, select.POLLOUT)
+        has_room = bool(poll.poll(self.patience_ms))
+        self.patience_ms = ROOM_MS if has_room else 0
+        return has_room
 
     def flush(self) -> None:
         try:
@@ -68,6 +81,19 @@ def repair_streams() -> None:
         sys.stderr = SilencedStream(
             sys.stderr.buffer, encoding=sys.stderr.encoding, errors=sys.stderr.errors, write_through=True
         )
+
+
+@contextmanager
+def dropping_unread() -> Iterator[None]:
+    """Meanwhile, drop what nobody reads of stderr: a full pipe or a stopped terminal would hold up run and signals."""
+    stream = sys.stderr
+    if isinstance(stream, SilencedStream):
+        stream.patience_ms = ROOM_MS
+    try:
+        yield
+    finally:
+        if isinstance(stream, SilencedStream):
+            stream.patience_ms = None
 
 
 def mute(stream: TextIO) -> None:

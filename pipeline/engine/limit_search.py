@@ -304,7 +304,7 @@ class LimitSearch:
             return
         self._is_gap &= gap_s > 0.7 * self._history.refused_gap_s
         if old.fastest == CLIMB:
-            rate = min((1 - CUT) * old.value, 1 / gap_s)
+            rate = min((1 - CUT) * old.value, 1 / gap_s if 0 < gap_s < math.inf else math.inf)  # one start has no gap
         elif self._is_gap or not (old.is_guess or old.count < EARLY * old.starts):
             rate = (1 - CUT) * old.value
         else:

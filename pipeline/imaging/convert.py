@@ -29,6 +29,7 @@ _CAMERA_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298
 _BITS, _PLANES = 0x0102, 0x011C  # of a TIFF; Pillow 13 reads planes of 16 bits as planes of 8, another picture
 _SUBFILE, _DNG_VERSION = 0x00FE, 0xC612  # of a TIFF: bit 0 of the first says that it is a smaller copy of another one
 _CAMERA_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
+_UNSAID = {"comment": b""}  # Pillow writes that of the source into a JPEG, also one of a PNG or GIF
 
 
 class UnreadableError(Exception):
@@ -89,7 +90,7 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
         if opened.width * opened.height > most_pixels:
             opened.draft(opened.mode, _fit(opened.size, most_pixels))
         opened.load()
-        kept: dict[str, Any] = {"exif": _camera_exif(opened)} if keep_metadata else {}
+        kept: dict[str, Any] = {"exif": _camera_exif(opened)} if keep_metadata else {**_UNSAID}
         ImageOps.exif_transpose(opened, in_place=True)  # a copy of the largest pictures takes half a gigabyte
     picture = _eight_bits(opened)
     if picture.width * picture.height > most_pixels:
@@ -136,20 +137,21 @@ def _fit(size: tuple[int, int], most_pixels: float) -> tuple[int, int]:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Return the picture as L, RGB or RGBA."""
+    """Return the picture as L, RGB or RGBA; one of grays or inks that has a profile in the colours of screens."""
+    if picture.mode == "L" and "transparency" in picture.info:
+        picture = picture.convert("LA")
     match picture.mode:
+        case "L" | "LA" | "CMYK" if profile := picture.info.pop("icc_profile", None):  # it fits no picture of RGB
+            return _in_srgb(picture, profile)
         case "L" | "RGB" | "RGBA":
             return picture.convert("RGBA") if "transparency" in picture.info else picture
         case "1":
-            return picture.convert("L")
+            return _eight_bits(picture.convert("L"))
         case "P" | "PA" | "LA" | "La" | "RGBa":
             is_opaque = picture.mode == "P" and "transparency" not in picture.info
             return picture.convert("RGB" if is_opaque else "RGBA")
-        case "CMYK":
-            profile = picture.info.pop("icc_profile", None)
-            return _in_srgb(picture, profile) if profile else picture.convert("RGB")
         case mode if mode.startswith("I") or mode == "F":
-            return _scaled(picture)
+            return _eight_bits(_scaled(picture))
         case _:
             return picture.convert("RGB")
 
@@ -211,7 +213,7 @@ def rendition(
             if wanted == made and is_small and is_as_asked:
                 return (strip(data, mime) if is_stripped else data), mime
             upright = ImageOps.exif_transpose(source)
-        kept = {} if is_stripped else _kept(upright, data)
+        kept: dict[str, Any] = {**_UNSAID} if is_stripped else _kept(upright, data)
         picture = _eight_bits(upright)  # also because colours of a palette cannot be mixed
         kept["icc_profile"] = picture.info.get("icc_profile")
         if is_srgb and kept["icc_profile"]:
@@ -237,6 +239,10 @@ def _kept(picture: Image.Image, data: bytes) -> dict[str, Any]:
 
 def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     """Return the picture in the colours of screens; with a profile that cannot be used as browsers show it."""
+    if picture.mode == "LA":
+        seen = _in_srgb(picture.getchannel("L"), profile)
+        seen.putalpha(picture.getchannel("A"))
+        return seen
     if picture.mode not in ("RGB", "RGBA", "L", "CMYK"):
         picture = picture.convert("RGB")
     mode = "RGBA" if picture.mode == "RGBA" else "RGB"

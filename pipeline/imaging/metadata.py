@@ -21,7 +21,9 @@ Chunk = tuple[bytes, bytes]  # kind and content
 _ORIENTATION, _LONG = 0x0112, 4  # a tag of EXIF, and the type of 32 bits that some give it instead of 16
 _EXIF_HEADER = b"Exif\0\0"
 _KEPT_APPS = {0xE0: b"", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}  # JFIF, colour profile, colour transform
-_PNG_DROPPED = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"})
+_PNG_KEPT = frozenset(  # PNG specification 3, 4.7: what the picture looks like; editors put whole originals into others
+    b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP mDCV cLLI bKGD hIST pHYs sPLT acTL fcTL fdAT".split()
+)
 _WEBP_KEPT = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"ANIM", b"ANMF"})
 _WEBP_EXIF, _WEBP_XMP, _WEBP_ALPHA = 0x08, 0x04, 0x10  # flags of VP8X; WebP container specification
 
@@ -66,7 +68,7 @@ def bare_png(data: bytes) -> bytes:
 
     Raises: BrokenImageError when the image is not whole.
     """
-    return _strip_png(data, _PNG_DROPPED | {b"iCCP"})
+    return _strip_png(data, _PNG_KEPT - {b"iCCP"})
 
 
 def orientation(exif: bytes) -> int:
@@ -121,9 +123,9 @@ def _strip_jpeg(data: bytes) -> bytes:
     return b"".join([b"\xff\xd8", *kept])
 
 
-def _strip_png(data: bytes, dropped: frozenset[bytes] = _PNG_DROPPED) -> bytes:
+def _strip_png(data: bytes, copied: frozenset[bytes] = _PNG_KEPT) -> bytes:
     kept, turned, view = [memoryview(data)[:8]], orientation_of(data, "image/png"), memoryview(data)
-    kept += [view[start - 8 : end + 4] for kind, start, end in png_chunks(data) if kind not in dropped]
+    kept += [view[start - 8 : end + 4] for kind, start, end in png_chunks(data) if kind in copied]
     if turned != 1:
         kept.insert(2, memoryview(_png_chunk(b"eXIf", _only_orientation(turned))))  # after the header
     return b"".join(kept)

@@ -4,6 +4,7 @@ A row that cannot be read is a Problem with its line, between the rows; so one b
 """
 
 import math
+import struct
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -135,10 +136,11 @@ class Table:
             what = f"the key {self._key!r} is " + lacking.get(self._key, "empty" if self._key in cells else "missing")
             return Problem(file=file, line=line, what=f"{what} in this row", instead="give every row its own key")
         former = None
-        if reread := {each: cell for each, cell in cells.items() if cell.__class__ is Reread}:
+        if reread := {each: cell for each, cell in cells.items() if isinstance(cell, Reread | ShortNumber)}:
             earlier = {**cells, **{each: cell.former for each, cell in reread.items()}}
             former = SourceRow(_as_text(earlier.get(self._key)), data=Names("row", earlier, lacking))
-            cells = {**cells, **{each: str(cell) for each, cell in reread.items()}}
+            plain = {each: str(cell) if isinstance(cell, str) else float(cell) for each, cell in reread.items()}
+            cells = {**cells, **plain}
         return SourceRow(name, data=Names("row", cells, lacking), place=f"{file}:{line}", line=line, former=former)
 
 
@@ -269,8 +271,26 @@ def _check_first_line(data: bytes) -> None:
         raise BadValue("is JSON, not JSON lines", "write one {...} a line, without [ ] around them: jq -c '.[]' FILE")
 
 
+class ShortNumber(float):
+    """A number that is stored in 32 bits, with the digits it needs: 0.1, where 0.1.0 read 0.10000000149011612."""
+
+    __slots__ = ("former",)
+    former: float
+
+
+def _of_32_bits(value: float | None) -> float | None:
+    """Return the number of the fewest digits that 32 bits store alike."""
+    if value is None or not math.isfinite(value):
+        return value
+    candidates = (float(f"{value:.{digits}g}") for digits in range(6, 10))  # nine tell every two of them apart
+    number = ShortNumber(next(each for each in candidates if struct.pack("f", each) == struct.pack("f", value)))
+    number.former = value
+    return number if number != value else value
+
+
 def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - as above
     try:
+        from arro3.core import DataType
         from arro3.io import read_parquet
     except ImportError:
         raise BadValue("needs an extra, because it is Parquet", "run: pip install 'imgpipe[parquet]'") from None
@@ -282,7 +302,11 @@ def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, A
             _check_columns(table, batch.schema.names, None)
             for start in range(0, batch.num_rows, _BATCH_ROWS):
                 part = batch.slice(start, min(_BATCH_ROWS, batch.num_rows - start))
-                for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
+                columns = [
+                    [*map(_of_32_bits, column.to_pylist())] if column.type == DataType.float32() else column.to_pylist()
+                    for column in part.columns
+                ]
+                for values in zip(*columns, strict=True):
                     number += 1
                     cells = (None if isinstance(value, bytes) else value for value in values)
                     yield number, dict(zip(batch.schema.names, cells, strict=True))

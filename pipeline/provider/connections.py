@@ -44,6 +44,9 @@ PROBES: Final = (  # 5.5 minutes without an acknowledgement end a connection, la
     ("TCP_KEEPCNT", 10),
 )
 _HEAD_END: Final = b"\r\n\r\n"
+_LENGTH_AGAIN: Final = re.compile(
+    rb"(\r\ncontent-length:[ \t]*(\d+)(?=\r\n).{0,4096}?)\r\ncontent-length:[ \t]*\2(?=\r\n)", re.I | re.S
+)
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one call either way
 
 
@@ -125,10 +128,11 @@ class Answers(ResponseHandler):
         """Parse what came, each head on its own.
 
         aiohttp drops a whole answer when it comes in one piece with bytes behind it that are no HTTP. With its head
-        parsed before, it is read to the length that it names.
+        parsed before, it is read to the length that it names. One that names the same length twice, as a server and
+        its front do, is dropped by it too; RFC 9110, 8.6 lets it count once (Karlson2k/libmicrohttpd#15).
         """
         while self._is_head_due and (end := data.find(_HEAD_END) + len(_HEAD_END)) >= len(_HEAD_END):
-            super().data_received(data[:end])
+            super().data_received(_LENGTH_AGAIN.sub(rb"\1", data[:end]))
             data = data[end:]
             if not data or self._exception is not None:
                 return
@@ -140,12 +144,18 @@ class Answers(ResponseHandler):
         super().set_response_params(**params)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take what TLS still has of an answer, then what aiohttp makes of the end."""
+        """Take what TLS still has of an answer, then what aiohttp makes of the end.
+
+        Of chunks that it cannot parse aiohttp tells nobody who reads them.
+        """
         for piece in _left_over(self.transport):
             self.data_received(piece)
         while self._reading_paused:  # aiohttp's parser keeps what comes meanwhile, and drops it at the end
             self.resume_reading()
+        payload, broken = self._payload, self._exception
         super().connection_lost(exc)
+        if payload is not None and broken is not None and payload.exception() is None and not payload.is_eof():
+            payload.set_exception(aiohttp.ClientPayloadError(f"{broken}"))
 
 
 def _left_over(transport: asyncio.BaseTransport | None) -> Iterator[bytes]:
@@ -154,8 +164,8 @@ def _left_over(transport: asyncio.BaseTransport | None) -> Iterator[bytes]:
     uvloop drops it when the server closes behind an answer whose reading is paused (sslproto.pyx, `eof_received`):
     every second answer of 0.25 to 0.9 MB that waited for room was cut.
     """
-    tls: ssl.SSLObject | None = None if transport is None else transport.get_extra_info("ssl_object")
-    with contextlib.suppress(ssl.SSLError):  # nothing more, or nothing that can be deciphered
+    with contextlib.suppress(ssl.SSLError, AttributeError):  # nothing more, undecipherable; asyncio's was closed twice
+        tls: ssl.SSLObject | None = None if transport is None else transport.get_extra_info("ssl_object")
         while tls is not None and (piece := tls.read(CHUNK_BYTES)):
             yield piece
 

@@ -53,9 +53,9 @@ _REFUSAL_WORDS = _any(
     r"\b(?:violat|reject|refus|flag|prohibit|not allowed)\w*\b.{0,80}\b(?:content|usage|use)[ _-](?:polic|guideline)",
     r"\b(?:violat|reject|refus|flag|prohibit|not allowed)\w*\b.{0,80}\b(?:safety|responsible ai|moderation)",
     r"\b(?:content|usage|safety)[ _-]?policy[ _-]?violation",
-    r"\bsafety (?:filter|system|polic\w+)\b.{0,60}\b(?:block|reject|refus)",
-    r"\bsensitive words?\b",
-    r"敏感词|敏感内容|内容(?:违规|审核|安全)|违反.{0,12}(?:政策|规定|准则|安全)|涉嫌违规",
+    r"\bsafety (?:filter|system|polic\w+)\b.{0,60}\b(?:block|reject|refus|prohibit)",
+    r"\bsensitive words?\b|\b(?:input|prompt|content|image)s? (?:was|were|has been) flagged\b|\bmoderation block",
+    r"敏感词|敏感内容|违规内容|内容(?:违规|审核|安全)|违反.{0,12}(?:政策|规定|准则|安全)|涉嫌违规",
 )
 _ACCOUNT_WORDS = _any(
     r"\bapi[ _-]?key\b.{0,60}\b(?:expired|invalid|not (?:valid|found|active)|leaked|revoked|disabled|suspended|banned)",
@@ -74,7 +74,8 @@ _ACCOUNT_WORDS = _any(
     r"\b(?:account|project|organi[sz]ation|consumer|workspace)\b.{0,80}\b(?:terminated|closed|denied access)\b",
     r"\baccount\b.{0,80}\b(?:restricted|locked|not in good standing)\b|\bdisabled in this account",
     r"\bbilling\b.{0,20}\b(?:disabled|not (?:enabled|active))|\b(?:requires?|enable) billing",
-    r"\brequests to this api\b.{0,200}\bblocked",
+    r"\brequests to this api\b.{0,200}\bblocked|\bunregistered callers\b|\bkey limit exceeded\b",
+    r"\b(?:user|subscription) (?:account )?(?:has|is|was) (?:been )?(?:banned|disabled|suspended|expired)\b",
     r"令牌.{0,10}(?:过期|禁用|不可用|无效)|无效的?令牌|密钥.{0,8}(?:无效|过期|失效|泄露)",
     r"(?:用户|账[号户]).{0,8}(?:封禁|停用|禁用|异常)",
 )
@@ -238,7 +239,7 @@ def _account_fault(status: int, error: ServerError, delay_s: float | None, *, is
         return Fault.ACCOUNT
     if status in (403, 429) and error.code in _CREDIT_CODES:  # waiting brings no credit
         return Fault.ACCOUNT
-    if status == 403 and error.is_about_credit and error.refusal_name is None:
+    if status == 403 and error.is_about_credit and error.refusal is None:  # "No credits were charged"
         return Fault.ACCOUNT
     if not (error.is_about_an_account or (error.is_used_up and delay_s is None)):
         return None
@@ -387,7 +388,8 @@ def _from_tree(tree: object) -> ServerError:
 
 def _message(node: Json) -> str:
     """Return what an error says; as JSON where it is not a text, but one more error or a list of them."""
-    given = (node.get(name) for name in ("message", "msg", "detail", "error_description", "errors"))
+    raw = _object(node.get("metadata")).get("raw")  # OpenRouter's: the error it got (lumina-ai-inc/chunkr#341)
+    given = (raw, *(node.get(name) for name in ("message", "msg", "detail", "error_description", "errors")))
     said = next((value for value in given if _text(value) or (isinstance(value, Mapping | list) and value)), None)
     return _text(said) or ("" if said is None else json.dumps(said, ensure_ascii=False))
 

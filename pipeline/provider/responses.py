@@ -183,6 +183,10 @@ class AnswerReader:
 
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge one answer; whatever is strange in it ends as a `Failure` that keeps its body."""
+        judged = self._read(reply, task)
+        return judged if reply.cut is None or isinstance(judged, Answer) else reply.cut
+
+    def _read(self, reply: Reply, task: Task) -> Answer | Failure:
         try:
             body = decoding.unpacked(reply.body, self.most_bytes + 1)
             if 200 <= reply.status < 300 and len(body) > self.most_bytes:
@@ -304,6 +308,8 @@ class _Reading:
         """Say what is not as it was asked for."""
         if self.reply.status != 200:
             yield f"it came with HTTP {self.reply.status}"
+        if self.reply.cut is not None:
+            yield "the end of its answer did not come"
         if picked.is_thought:
             yield "only a draft came; it is kept"
         if self.facts.finish not in ("", "STOP", "FINISH_REASON_UNSPECIFIED"):

@@ -140,7 +140,10 @@ class Transport:
             await session.close()
 
     async def post(self, url: str, payload: io.BytesIO, share: ByteShare) -> Reply | Failure:
-        """Send `payload` once and return the whole answer, of whatever status; a `Failure` says what came instead.
+        """Send `payload` once and return the answer, of whatever status; a `Failure` says what came instead.
+
+        An answer whose end did not come may have a whole image all the same: relays forget the last chunk, or name a
+        length that is not that of the body (Wei-Shaw/sub2api#6410, spectre-pro/gemini-proxy#3).
 
         share: holds the request's bytes, and gives them back once they have left. Cancelled: the connection is closed;
         the request may have been executed.
@@ -150,14 +153,17 @@ class Transport:
         deadline = ResponseTimeout(
             self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes
         )
+        cut: Failure | None = None
         try:
             async with deadline:
                 await self._exchange(url, payload, share, deadline, progress)
         except (aiohttp.ClientError, OSError, TooLargeError) as error:
             if not progress.is_whole and (progress.status is None or not 300 <= progress.status < 500):
-                return self._lost(error, progress, deadline.why)
+                cut = self._lost(error, progress, deadline.why)
+                if progress.status != 200 or not progress.chunks or cut.fault is not Fault.SILENCE:
+                    return cut
             # Nothing is missing; or the server has refused, and the missing rest of its words changes nothing.
-        self._has_answered, is_first = True, not self._has_answered
+        is_first, self._has_answered = not self._has_answered, self._has_answered or cut is None
         chunks = progress.chunks
         return Reply(
             status=progress.status or 0,
@@ -166,6 +172,7 @@ class Transport:
             is_first=is_first,
             seconds=0.0 if progress.sent_at is None else time.monotonic() - progress.sent_at,
             hold=share,
+            cut=cut,
         )
 
     async def _exchange(

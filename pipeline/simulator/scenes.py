@@ -13,7 +13,7 @@ from random import Random
 from typing import NamedTuple
 
 import msgspec
-from PIL import Image, ImageChops, ImageColor, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageColor, ImageOps
 
 Picture = Image.Image
 Rgb = tuple[int, int, int]
@@ -62,12 +62,9 @@ class Mood(Worded, frozen=True):
     shadows: str = "#000000"
     lights: str = "#ffffff"
     tone: float = 0.0
-    haze: tuple[str, str] | None = None
     light: str | None = None
     at: tuple[float, float] = (0.5, 0.5)
     reach: float = 0.6
-    bloom: float = 0.0
-    vignette: float = 0.0
 
 
 class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,14 +186,10 @@ def relight(picture: Picture, mood: Mood, random: Random) -> Picture:
     if mood.tone:  # shadows and lights are tinted apart, by each pixel's own brightness
         tone = ImageOps.colorize(ImageOps.grayscale(picture), rgb(mood.shadows), rgb(mood.lights))
         picture = Image.blend(picture, ImageChops.soft_light(picture, tone), mood.tone)
-    if mood.haze is not None:
-        top, bottom = mood.haze
-        veil = ImageOps.colorize(Image.linear_gradient("L").resize(picture.size), rgb(top), rgb(bottom))
-        picture = ImageChops.screen(picture, veil)
     if mood.light is not None:
         side = mood.at[0] if random.random() < 0.5 else 1 - mood.at[0]
         picture = _lit(picture, (side, mood.at[1]), mood.reach, rgb(mood.light))
-    return _vignette(_bloom(picture, mood.bloom), mood.vignette)
+    return picture
 
 
 def tinted(picture: Picture, colour: Rgb) -> Picture:
@@ -223,29 +216,12 @@ def _graded(picture: Picture, low: Rgb, high: Rgb, gamma: float) -> Picture:
     return picture.point(tables)
 
 
-def _falloff(power: float) -> Picture:
-    """Return a square mask, white in the middle and black from the inscribed circle on."""
-    return Image.radial_gradient("L").point([round(255 * max(0.0, 1 - v / 181) ** power) for v in range(256)])
-
-
 def _lit(picture: Picture, at: tuple[float, float], reach: float, light: Rgb) -> Picture:
     """Add light from one place of the picture, as parts of its width and height."""
     radius = round(reach * max(picture.size))
     glow = Image.new("RGB", picture.size)
     place = (round(at[0] * picture.width) - radius, round(at[1] * picture.height) - radius)
-    mask = _falloff(1.7).point([v * 3 // 5 for v in range(256)]).resize((2 * radius + 1, 2 * radius + 1))
+    fading = Image.radial_gradient("L").point([round(153 * max(0.0, 1 - v / 181) ** 1.7) for v in range(256)])
+    mask = fading.resize((2 * radius + 1, 2 * radius + 1))
     glow.paste(light, (*place, place[0] + mask.width, place[1] + mask.height), mask)
     return ImageChops.screen(picture, glow)
-
-
-def _vignette(picture: Picture, strength: float) -> Picture:
-    mask = _falloff(0.9).resize(picture.size, Image.Resampling.BILINEAR, box=(36, 36, 220, 220))
-    dark = picture.point([round(v * (1 - strength)) for v in range(256)] * 3)
-    return Image.composite(picture, dark, mask.point([min(255, v * 2) for v in range(256)]))
-
-
-def _bloom(picture: Picture, strength: float) -> Picture:
-    """Let bright places glow over their edges."""
-    small = picture.reduce(8).point([max(0, min(255, round((v - 150) * 2.2))) for v in range(256)] * 3)
-    soft = small.filter(ImageFilter.GaussianBlur(max(1, small.width / 28))).resize(picture.size)
-    return Image.blend(picture, ImageChops.screen(picture, soft), strength)

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -157,6 +158,8 @@ def _check(
         cause = error.__cause__
         if isinstance(cause, OSError) and not isinstance(cause, BrokenPipeError):  # no fault of the image
             return f"the decoder cannot be started: {cause.strerror}"
+        if isinstance(error, DecoderDiedError) and error.has_left:  # in a program of PyInstaller, or inside uWSGI
+            return f"the decoder cannot be started with {sys.executable}"
         return UNDECODABLE
     except OSError as error:
         return str(error.strerror)

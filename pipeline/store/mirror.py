@@ -4,6 +4,7 @@ Each file has a mark that changes with its bytes: in a folder their SHA-256, in 
 listing. A write names the mark of what it may replace. Synchronous; for one thread.
 """
 
+import errno
 import hashlib
 import os
 from contextlib import suppress
@@ -91,7 +92,7 @@ class BucketMirror:
         except ObjectExists:
             there = self._bucket.look(file)
             if there is None or self._bucket.read(file) != data:  # else it was put, and the answer lost
-                raise FileExistsError(file) from None
+                raise FileExistsError(errno.EEXIST, "another object has this name by now", file) from None
             version = there.version
         self._marks[file] = f"{version:x}"
         return self._marks[file]

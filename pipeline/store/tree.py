@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from pipeline.errors import StorageError
 from pipeline.store.files import Disk, closing
 
 CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -164,7 +165,7 @@ class DiskReserve:
         return f"<DiskReserve {'held' if self._is_held else 'given up'}>"
 
     def load(self, warn: Warn) -> None:
-        """Take the blocks; where that is not possible, say so and go on."""
+        """Take the blocks; where that is not possible, say so and go on. Raises StorageError: files have a limit."""
         disk = self._state.disk
         with self._mutex:
             with contextlib.suppress(FileNotFoundError):
@@ -183,6 +184,9 @@ class DiskReserve:
                 disk.allocate(fd, size_bytes)
         except OSError as error:
             self._remove()
+            if error.errno == errno.EFBIG:  # an image that was paid for could not be written anywhere
+                what = f"this process may not write files of {size_bytes >> 20} MiB"
+                raise StorageError(f"{what}; raise its limit (ulimit -f). Nothing was sent") from error
             warn(f"no disk reserve in {self._state.root} ({error.strerror}); free space is watched without it")
         else:
             self._is_held, self._size_bytes = True, size_bytes

@@ -1,6 +1,7 @@
 """The door: pages, nearest names, colours, completion; every ending is an exit code and a sentence."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.main import TOPICS, VERBS, exit_code
+from pipeline.cli.terminal import SilencedStream
 from pipeline.errors import StorageError, TryLater
 from tests.cli.conftest import Imgpipe
 
@@ -247,3 +249,17 @@ def test_other_shells_are_told_what_a_verb_does(shell: str, word: str) -> None:
     done = subprocess.run([COMMAND], capture_output=True, text=True, env=env, check=True)
     assert "explain" in done.stdout
     assert "Show where an image comes from." in done.stdout
+
+
+def test_what_nobody_reads_of_stderr_is_dropped_during_a_run() -> None:
+    """A full pipe would hold up a run with its signals: TERM and the second TERM were not heard."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)  # what would hang is an error
+    with os.fdopen(reader, "rb", buffering=0) as lines, SilencedStream(os.fdopen(writer, "wb")) as stream:
+        stream.patience_ms = 1
+        for number in range(50):
+            print(f"{number:0100}", file=stream, flush=True)
+        assert lines.read(1 << 16).startswith(b"0" * 100)
+        print("the reader is back", file=stream, flush=True)
+        assert lines.read(1 << 16) == b"the reader is back\n"

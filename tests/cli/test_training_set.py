@@ -32,14 +32,23 @@ def test_parquet_has_images_and_every_field(imgpipe: Imgpipe) -> None:
     assert about["info"]["features"]["image"] == {"_type": "Image"}
 
 
-def test_webdataset_has_pairs_of_image_and_json(imgpipe: Imgpipe) -> None:
-    path = made(imgpipe)
-    assert imgpipe("export", path, "--as", "webdataset", imgpipe.folder / "set", "--select", "mugs/a").exit == 0
+def test_webdataset_has_pairs_of_image_and_json_with_the_same_names_and_types(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made("{mugs: {prompt: A mug, variants: 2}, z: {items: {x: B}, system: be kind}}")
+    for image, form in zip(sorted((imgpipe.out / "mugs").iterdir()), ("PNG", "JPEG"), strict=True):
+        PIL.Image.new("RGB", (64, 64)).save(image, form)
+    imgpipe("run", path, "--accept", "edited")
+    assert imgpipe("export", path, "--as", "webdataset", imgpipe.folder / "set").exit == 0
     with tarfile.open(imgpipe.folder / "set" / "data-00000.tar") as tar:
-        image, about = tar.getmembers()
-        assert Path(image.name).stem == Path(about.name).stem
-        found = json.loads(tar.extractfile(about).read())  # type: ignore[union-attr]
-    assert (found["id"], found["row.colour"], found["price_usd"] > 0) == ("mugs/a", "red", True)
+        members = tar.getmembers()
+        found = [json.loads(tar.extractfile(each).read()) for each in members[1::2]]  # type: ignore[union-attr]
+    assert [Path(each.name).suffix for each in members] == [".jpg", ".json"] * 3
+    assert len({Path(each.name).stem for each in members}) == 3
+    assert [(each["id"], each["system"]) for each in found] == [
+        ("mugs/mugs@1", ""),
+        ("mugs/mugs@2", ""),
+        ("z/x", "be kind"),
+    ]
+    assert found[2]["price_usd"] > 0
 
 
 def test_only_shards_that_changed_are_written_again(imgpipe: Imgpipe) -> None:

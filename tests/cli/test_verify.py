@@ -59,14 +59,19 @@ def test_a_retouched_image_of_another_kind_is_not_to_be_removed(imgpipe: Imgpipe
     assert "cannot be decoded: save those you edited as PNG, JPEG or WebP; remove the others, then" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("mode", "why"), [(0o644, ": Permission denied"), (0o755, " with {}")], ids=["noexec", "another-program"]
+)
 def test_an_image_is_not_blamed_for_a_decoder_that_cannot_be_started(
-    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, mode: int, why: str
 ) -> None:
     manifest = imgpipe.made()
-    (imgpipe.folder / "python").write_text("may not be executed")
-    monkeypatch.setattr("sys.executable", str(imgpipe.folder / "python"))
+    python = imgpipe.folder / "python"
+    python.write_text("#!/bin/sh\nexit 2\n")
+    python.chmod(mode)
+    monkeypatch.setattr("sys.executable", str(python))
     found = imgpipe("verify", manifest, "--decode", "--json").json
-    reasons = [f"mugs/{each.name}: the decoder cannot be started: Permission denied" for each in imgpipe.images()]
+    reasons = [f"mugs/{each.name}: the decoder cannot be started{why.format(python)}" for each in imgpipe.images()]
     assert (found["undecodable"], sorted(found["unreadable"]), found["exit"]) == ([], sorted(reasons), 3)
 
 

@@ -361,3 +361,16 @@ def test_repr_shows_the_state() -> None:
     assert (
         repr(bench.throttle) == f"<Throttle {len(tickets) - 1} in flight, limit 32, closed: the server asked for 3 s>"
     )
+
+
+def test_a_rate_is_learned_where_a_single_start_was_taken() -> None:
+    """It has no gap to another one: the rate became 0, and the run ended in a traceback."""
+    bench = Bench(concurrency=8)
+    bench.warm()
+    for gap_s, seconds, outcome in [(0.005, 0.022, None), (0.3, 0.022, 429), (0.3, 0.5, 429), (1.0, 0.5, 200)]:
+        bench.now += gap_s
+        ticket = bench.throttle.started()
+        bench.now += seconds
+        if outcome is not None:
+            bench.end([ticket], answered(outcome) if outcome == 429 else None)
+    assert bench.throttle.delay() < 1

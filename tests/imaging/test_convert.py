@@ -1,12 +1,14 @@
 """`rendition`: an image as a recipe of `deliver:` asks for it, from whatever a person's programs made of it."""
 
 import io
+import struct
 from typing import Any
 
 import pytest
 from PIL import Image, ImageCms, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
-from pipeline.imaging.convert import rendition
+from pipeline.imaging.convert import convert, rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.metadata import embed, extract, is_signed
 from tests.imaging.test_provenance import signed
@@ -50,6 +52,17 @@ def test_a_jpeg_without_room_for_the_record_says_that_a_model_made_it() -> None:
     assert (extract(made), SOURCE_TYPE in made) == (None, True)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_conversion_takes_no_comment_along(form: str) -> None:
+    texts = PngInfo()
+    texts.add_text("comment", "48.8584N")  # ImageMagick's word, and Pillow's for that of a JPEG
+    options = {"pnginfo": texts} if form == "PNG" else {"comment": b"48.8584N"}
+    data = file(Image.new("RGB", (90, 90)), form, **options)
+    assert b"48.8584N" in data
+    assert b"48.8584N" not in convert(data, 10**6, 1000, False)[1]
+    assert b"48.8584N" not in rendered(data, kind="jpeg", max_side=50, is_stripped=True)[1]
+
+
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_a_picture_that_loses_its_signature_says_that_a_model_made_it(kind: str) -> None:
     _, made, _ = rendered(signed("PNG"), kind=kind, max_side=20)
@@ -77,6 +90,27 @@ def test_printers_colours_become_those_of_screens(kind: str) -> None:
     red_green_blue = picture.getpixel((5, 5))
     assert isinstance(red_green_blue, tuple)
     assert red_green_blue[0] > 250 > 5 > red_green_blue[1]
+
+
+def grays() -> bytes:
+    """The smallest profile of grays: twice as steep (gamma 1) as a screen shows them."""
+    tags = (b"wtpt", b"XYZ \0\0\0\0\0\0\xf6\xd6\0\1\0\0\0\0\xd3\x2d"), (b"kTRC", b"curv\0\0\0\0\0\0\0\0")
+    head = bytes(4) + b"lcms\2\x10\0\0mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(28) + tags[0][1][8:] + bytes(48)
+    places = struct.pack(">I4sII4sII", 2, b"wtpt", 156, 20, b"kTRC", 176, 12)
+    return struct.pack(">I", 188) + head[4:] + places + tags[0][1] + tags[1][1]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
+def test_grays_of_a_profile_become_those_of_screens(mode: str) -> None:
+    level = {"1": 255, "I;16": 64 * 257}.get(mode, 64)
+    data = file(Image.new(mode, (60, 60), level if mode != "LA" else (64, 99)), "PNG", icc_profile=grays())  # type: ignore[arg-type]
+    seen = 255 if mode == "1" else 137  # 64 of 255 in light
+    with Image.open(io.BytesIO(convert(data, 10**6, 10**6, False)[1])) as sent:
+        assert sent.convert("RGB").getpixel((5, 5)) == (seen, seen, seen)
+        assert sent.convert("RGBA").getchannel("A").getextrema() == ((99, 99) if mode == "LA" else (255, 255))
+    made, _, _ = rendered(data, kind="png", max_side=30)
+    assert made.convert("RGB").getextrema()[2] in ((seen, seen), (seen - 1, seen - 1))  # scaled with its transparency
+    assert "icc_profile" not in made.info
 
 
 def test_the_bytes_say_what_a_file_is_not_its_name() -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, PngImagePlugin
 
-from pipeline.imaging.metadata import embed, extract, is_signed, sidecar
+from pipeline.imaging.metadata import embed, extract, is_signed, sidecar, strip
 
 RECORD: dict[str, object] = {"task": "posters/a@2", "prompt": 'A "poster" <b>&amp; café</b> ]]> \x00\u202e', "n": 1}
 EXIF = Image.Exif()
@@ -186,6 +186,7 @@ def test_a_signature_is_seen_where_the_format_has_it(form: str) -> None:
     data = signed(form)
     Image.open(io.BytesIO(data)).load()
     assert is_signed(data)
+    assert strip(data, f"image/{form.lower()}") == strip(picture(form, {}, "RGB"), f"image/{form.lower()}")
     assert not is_signed(picture(form, {}, "RGB"))
     assert not is_signed(embed(picture(form, {}, "RGB"), f"image/{form.lower()}", {"prompt": "c2pa caBX C2PA"}))
 

@@ -62,6 +62,23 @@ def test_parquet_is_read_in_batches(desk):
     assert [task.prompt for task in tasks[:3]] == ["p 0.0", "p ", "p 1.0"]
 
 
+def test_numbers_of_32_bits_have_the_digits_they_need_and_are_recognised(desk):
+    arro3 = pytest.importorskip("arro3.core", reason="the extra `parquet` is not installed")
+    from arro3.io import write_parquet
+
+    stored = [0.1, 19.99, 2.5, 16777216.0, 1e-7, None]
+    columns = {
+        "id": arro3.Array([str(n) for n in range(6)], arro3.DataType.utf8()),
+        "title": arro3.Array(stored, arro3.DataType.float32()),
+    }
+    write_parquet(arro3.Table.from_pydict(columns), str(desk.folder / "p.parquet"))
+    tasks = desk.tasks(job("parquet: p.parquet"))
+    assert [task.prompt for task in tasks] == ["p 0.1", "p 19.99", "p 2.5", "p 16777216.0", "p 1e-07", "p "]
+    formers = as_read(desk, ("0", "0.10000000149011612"), ("1", "19.989999771118164"), ("4", "1.0000000116860974e-07"))
+    assert [task.former for task in tasks] == [*formers[:2], None, None, formers[2], None]
+    assert desk.tasks(job("parquet: p.parquet, where: {title: '0.1'}")) == tasks[:1]
+
+
 def test_parquet_without_the_extra_names_it(desk, monkeypatch):
     monkeypatch.setitem(sys.modules, "arro3.io", None)
     (problem,) = desk.problems(job("parquet: p.parquet"))

@@ -234,6 +234,10 @@ def nested(status, error):
     return comet(json.dumps({"error": error}, indent=2) + " (request id: 20261128184500123456789AbCdEfGh)", status)
 
 
+def openrouter(raw):
+    return {"error": {"code": 400, "message": "Provider returned error", "metadata": {"raw": raw}}}
+
+
 LIMIT_0 = (
     "You exceeded your current quota, please check your plan and billing details.\n* Quota exceeded for metric: "
     "generativelanguage.googleapis.com/generate_content_free_tier_requests, limit: 0, model: m\nPlease retry in 37.3s."
@@ -290,6 +294,12 @@ ACCOUNTS = [
     ("region", 400, google(400, "FAILED_PRECONDITION", REGION)),
     ("region-relayed", 400, comet(f"{REGION} (request id: 2026112818450012)", "", "upstream_error")),
     ("region-as-openrouter", 400, comet("Provider returned error: " + json.dumps({"error": {"message": REGION}}))),
+    ("raw-of-openrouter", 400, openrouter(google(400, "INVALID_ARGUMENT", EXPIRED))),
+    ("raw-text-of-openrouter", 400, openrouter(json.dumps(google(400, "INVALID_ARGUMENT", EXPIRED)))),
+    ("key-limit-of-openrouter", 403, comet("Key limit exceeded (total limit). Manage it using https://x/keys")),
+    ("user-banned", 403, comet("User has been banned (request id: 2026112818450012)")),
+    ("subscription", 403, {"code": "SUBSCRIPTION_EXPIRED", "message": "subscription has expired"}),
+    ("unregistered", 403, google(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")),
     ("region-openai", 403, comet("m", "unsupported_country_region_territory")),
     ("free-tier-region", 400, google(400, "FAILED_PRECONDITION", "The free tier is not available in your country.")),
     ("channel-key", 500, comet("m", "channel:invalid_key", "new_api_error")),
@@ -387,6 +397,10 @@ REFUSED = [
     ("new-api-words", comet("user sensitive words detected", "sensitive_words_detected"), "sensitive_words_detected"),
     ("nested", nested(400, {"message": SAFE}), "IMAGE_SAFETY"),
     ("chinese", comet("提示词包含敏感词，请修改后重试"), "blocked"),
+    ("chinese-content", comet("您的提示词包含违规内容"), "blocked"),
+    ("openrouter", comet('m requires moderation. Your input was flagged for "x". No credits were charged.'), "blocked"),
+    ("raw-of-openrouter", openrouter("Prompt blocked: PROHIBITED_CONTENT"), "PROHIBITED_CONTENT"),
+    ("imagen", comet("Your current safety filter threshold prohibited one or more inputs."), "blocked"),
     ("about-money", comet("A prompt about credit and balance", "content_filter"), "content_filter"),
 ]  # fmt: skip
 
@@ -414,6 +428,7 @@ HARMLESS = [
     ("organization", 429, comet("Rate limit reached for m in organization org-1 on requests per min"), Fault.THROTTLED),
     ("overloaded", 503, google(503, "UNAVAILABLE", "The model is overloaded. Please try again later."), Fault.OUTAGE),
     ("disabled-service", 503, comet("The service is temporarily disabled for maintenance"), Fault.OUTAGE),
+    ("user-message", 400, google(400, "INVALID_ARGUMENT", "The user message is disabled"), Fault.BAD_REQUEST),
     ("bad-field", 400, google(400, "INVALID_ARGUMENT", "Invalid value at safety_settings[0]"), Fault.BAD_REQUEST),
     ("waf", 403, b"<html><title>Sorry, you have been blocked</title></html>", Fault.FORBIDDEN),
     ("model", 404, google(404, "NOT_FOUND", "models/x is not found for API version v1beta"), Fault.NOT_FOUND),

@@ -133,7 +133,11 @@ def test_an_object_that_breaks_off_is_read_again(bucket: Bucket, s3: ScriptedS3)
         bucket.read("a.png")
 
 
-def test_an_object_of_another_version_is_not_replaced(bucket: Bucket, s3: ScriptedS3) -> None:
+@pytest.mark.parametrize("wants_bare_etags", [False, True], ids=["quoted-etag", "bare-etag"])
+def test_an_object_of_another_version_is_not_replaced(
+    bucket: Bucket, s3: ScriptedS3, *, wants_bare_etags: bool
+) -> None:
+    s3.wants_bare_etags = wants_bare_etags
     version = bucket.put_new("a b#1", b"ours", {})
     assert bucket.replace("a b#1", b"new", {}, version=version) != version
     with pytest.raises(buckets.ObjectExists):

@@ -243,6 +243,13 @@ async def test_ballast_that_cannot_be_made_is_said(bench: Bench, reopen: Reopen)
     assert not (bench.state / "ballast").exists()
 
 
+async def test_a_limit_of_files_is_an_error_before_anything_is_sent(bench: Bench, reopen: Reopen) -> None:
+    """As `ulimit -f` and the batch systems set it: no image could be written, nor kept in rejected/."""
+    disk = FaultyDisk(lambda call, _: errno.EFBIG if call == "allocate" else None)
+    with pytest.raises(StorageError, match="ulimit -f"):
+        await reopen(disk=disk, reserve_bytes=1 << 20)
+
+
 async def test_ballast_goes_with_the_store(bench: Bench, reopen: Reopen) -> None:
     await reopen(reserve_bytes=1 << 20)
     await bench.store.aclose()

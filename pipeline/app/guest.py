@@ -1,0 +1,86 @@
+"""Runs a manifest inside another program: in a thread, with an event loop of its own.
+
+What the handler of a signal raises (Celery's soft time limit, Airflow's timeout, `sys.exit`) ends the caller's loop and
+cancels all of its tasks at once: in that loop every image in flight would be lost, and only the main thread is ever
+interrupted. Not part of `run`, which has one loop and one thread.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, nullcontext, suppress
+from typing import Final
+
+from pipeline.app.context import Setup
+from pipeline.app.run import Signals, Watcher, run
+from pipeline.engine.events import Event, Listener, RunSummary
+from pipeline.errors import Exit
+from pipeline.pools import whole_pool
+from pipeline.store.lock import StateLock
+
+LEFT: Final = "the caller stopped waiting"
+
+
+@asynccontextmanager
+async def running(
+    setup: Setup, listen: Listener, lock: StateLock | None = None
+) -> AsyncGenerator[asyncio.Future[RunSummary], None]:
+    """Run, and call `listen` in the caller's loop with every event; what it raises ends the run, and goes on.
+
+    Leaving before the run has ended is its first signal, being cancelled meanwhile the second.
+    """
+    guest, anyio = _Guest(listen), sys.modules.get("anyio")
+    pool = whole_pool(1, "run")
+    done = guest.caller.run_in_executor(pool, guest.work, setup, lock)
+    pool.shutdown(wait=False)
+    cancelled: BaseException | None = None
+    try:
+        yield done
+    finally:
+        # AnyIO (Starlette, FastAPI) cancels again and again until its scope is left, which is one cancellation
+        with nullcontext() if anyio is None else anyio.CancelScope(shield=True):
+            while not done.done():
+                guest.stop()
+                try:
+                    await asyncio.wait({done})
+                except asyncio.CancelledError as again:
+                    cancelled = again
+        done.exception()  # looked at: whoever leaves early asks for no result
+        if error := cancelled or guest.error:
+            raise error
+
+
+class _Guest:
+    """The two loops: the caller's hears events, the run's is stopped."""
+
+    def __init__(self, listen: Listener) -> None:
+        self.caller = asyncio.get_running_loop()
+        self.error: Exception | None = None  # the listener's first
+        self._listen = listen
+        self._loop = asyncio.new_event_loop()
+        self._signals = Signals(drain_s=None)
+
+    def work(self, setup: Setup, lock: StateLock | None) -> RunSummary:
+        """Run, in the thread."""
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            watch: Watcher = lambda _started, _gauge: nullcontext(self._tell)  # noqa: E731
+            return runner.run(run(setup, watch=watch, lock=lock, signals=self._signals))
+
+    def stop(self) -> None:
+        """Order the first stop, then the second."""
+        with suppress(RuntimeError):  # the loop has just closed
+            self._loop.call_soon_threadsafe(self._signals.stop, Exit.INTERRUPTED, LEFT)
+
+    def _tell(self, event: Event) -> None:
+        """Pass an event on. Raises RuntimeError, which ends the run: the caller's loop was left without closing it."""
+        if not self.caller.is_running():
+            raise RuntimeError("the caller's event loop has ended")
+        self.caller.call_soon_threadsafe(self._hear, event)
+
+    def _hear(self, event: Event) -> None:
+        try:
+            self._listen(event)
+        except Exception as error:  # raised by `running`, once what is in flight is saved
+            if self.error is None:
+                self.error = error
+                self.stop()
