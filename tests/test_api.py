@@ -185,6 +185,29 @@ async def test_cancelled_twice_a_run_leaves_what_is_in_flight_unknown(tmp_path: 
     assert set(outcomes(tmp_path / "out")) == {"unknown"}
 
 
+async def test_a_name_server_that_never_answers_holds_no_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: (asked.set(), answered.wait()))
+    monkeypatch.setenv("COMETAPI_KEY", "sk-key-of-a-test")
+    manifest = tmp_path / "far.yaml"
+    manifest.write_text(
+        "version: 1\nprovider: {kind: cometapi, base_url: 'https://api.example.com'}\njobs: {a: {items: {x: A mug}}}\n"
+    )
+    running = asyncio.create_task(run_manifest(manifest))
+    await asyncio.to_thread(asked.wait)
+    for _ in range(2):
+        running.cancel()
+        await asyncio.wait({running}, timeout=0.05)
+    await asyncio.wait({running}, timeout=1)
+    try:
+        assert running.cancelled()
+    finally:
+        answered.set()
+        await asyncio.wait({running})
+
+
 @pytest.mark.parametrize("times", [2, 3])
 async def test_cancelled_again_before_anything_is_sent_a_run_closes_its_ledger(tmp_path: Path, times: int) -> None:
     running = asyncio.create_task(collect(PROMPTS, tmp_path))

@@ -15,7 +15,7 @@ from pipeline.app.context import Setup
 from pipeline.app.run import Signals, Watcher, run
 from pipeline.engine.events import Event, Listener, RunSummary
 from pipeline.errors import Exit
-from pipeline.pools import whole_pool
+from pipeline.pools import Threads, whole_pool
 from pipeline.store.lock import StateLock
 
 LEFT: Final = "the caller stopped waiting"
@@ -62,6 +62,7 @@ class _Guest:
 
     def work(self, setup: Setup, lock: StateLock | None) -> RunSummary:
         """Run, in the thread."""
+        self._loop.set_default_executor(Threads(thread_name_prefix="asyncio"))  # whose close waits for no name server
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             watch: Watcher = lambda _started, _gauge: nullcontext(self._tell)  # noqa: E731
             return runner.run(run(setup, watch=watch, lock=lock, signals=self._signals))
