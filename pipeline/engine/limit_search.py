@@ -323,8 +323,11 @@ class LimitSearch:
     # -- trials ---------------------------------------------------------------------------------------------------
 
     def begin_trial(self) -> None:
-        """Start slowly again, as if nothing were limited: what was learned may have come by chance."""
-        self._before = self.rate, self.limit
+        """Start slowly again, as if nothing were limited: what was learned may have come by chance.
+
+        A guess is not gone back to: it is known to be too small, and refusals of the trial would be taken for its own.
+        """
+        self._before = None if self.rate is not None and self.rate.is_guess else (self.rate, self.limit)
         self.rate, self.is_slow_start = None, True
 
     def end_trial(self) -> None:

@@ -163,7 +163,8 @@ class Transport:
                 if progress.status != 200 or not progress.chunks or cut.fault is not Fault.SILENCE:
                     return cut
             # Nothing is missing; or the server has refused, and the missing rest of its words changes nothing.
-        is_first, self._has_answered = not self._has_answered, self._has_answered or cut is None
+        is_first = not self._has_answered
+        self._has_answered |= cut is None or not progress.chunks[0].lstrip().startswith(b"<")  # no page of a portal
         chunks = progress.chunks
         return Reply(
             status=progress.status or 0,

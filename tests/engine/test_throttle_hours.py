@@ -318,6 +318,13 @@ def test_one_stray_refusal_early_in_a_run_does_not_slow_it_down_for_long(nth: in
     assert out.sent > 0.5 * server.allowed(0, 300, 8.0)
 
 
+def test_guess_of_a_rate_is_not_gone_back_to_after_a_trial() -> None:
+    """The bucket seemed to count requests in flight, then came a guess and a trial; the run stayed at a sixth."""
+    server = Bucket(flat(60), burst=60, tokens=60)
+    out = rehearse(server, latency_s=8.0, limits=Limits(concurrency=256), seconds=1200, seed=22)
+    assert out.used >= 0.9
+
+
 TOLD = {
     "sliding": lambda rpm: Sliding(flat(rpm)),
     "fixed": lambda rpm: Fixed(flat(rpm)),

@@ -187,6 +187,8 @@ async def test_a_whole_image_in_an_answer_whose_end_did_not_come_is_kept(
         assert (result.image.data, result.doubts[0]) == (data, "the end of its answer did not come")
         liar.says(framed(answer_body(data[:-1])))
         assert seen(client.read(await client.send(task), task)) == (Fault.SILENCE, Billed.MAYBE)
+        liar.says(liar.http(200, b"<html><title>Busy</title></html>"))
+        assert seen(client.read(await client.send(task), task)) == (Fault.BROKEN, Billed.YES)  # not a wrong address
 
 
 @pytest.mark.parametrize(
