@@ -98,7 +98,8 @@ _NO_SUCH_PATH = _any(
 LONG_DELAY_S = 300.0
 PATIENT_S = 10.0  # no gateway gives up waiting sooner, and few outages take as long to be told
 _OUTAGES = frozenset({500, 502, 503, 520})
-_NOT_REACHED = frozenset({521, 522, 523, 525, 526, 529, 530})  # Cloudflare did not reach the server; 529: overloaded
+_NOT_REACHED = frozenset({521, 522, 523, 525, 526, 530})  # Cloudflare did not reach the server
+_LATER = frozenset({409, 425, 529})  # a conflict, too early, overloaded: nothing was done (SDKs of OpenAI and others)
 _PARSED_BYTES = 2**20  # of an error body; no honest one is longer
 _CALLERS_CODES = frozenset({"invalid_request", "convert_request_failed"})
 _CREDIT_CODES = frozenset({"insufficient_user_quota", "pre_consume_token_quota_failed", "insufficient_quota"})
@@ -264,7 +265,7 @@ def _status_fault(status: int, error: ServerError, delay_s: float | None, *, is_
             return Fault.THROTTLED
         case 500 if error.code in _CALLERS_CODES:
             return Fault.BAD_REQUEST
-        case _ if status in _OUTAGES or status in _NOT_REACHED:
+        case _ if status in _OUTAGES | _NOT_REACHED | _LATER:
             return Fault.OUTAGE
         case _ if 400 <= status < 500:
             return Fault.BAD_REQUEST

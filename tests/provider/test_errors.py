@@ -48,7 +48,7 @@ TABLE = [
     ("H12-long-503", 503, comet("Please retry in 301s."), Fault.QUOTA, NO),
     ("H12-at-the-edge", 429, comet("Please retry in 300s."), Fault.THROTTLED, NO),
     ("H13-408", 408, b"", Fault.SILENCE, MAYBE),
-    *((f"H13-{s}", s, b"", Fault.BAD_REQUEST, NO) for s in (409, 425)),
+    *((f"H13-{s}", s, b"", Fault.OUTAGE, NO) for s in (409, 425)),
     ("H14-401", 401, comet("Invalid token"), Fault.ACCOUNT, NO),
     ("H14-google-400", 400, google(400, "INVALID_ARGUMENT", "API key not valid.", BAD_KEY), Fault.UPSTREAM_ACCOUNT, NO),
     ("H16-402", 402, b"", Fault.ACCOUNT, NO),
