@@ -92,12 +92,12 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
         opened.load()
         kept: dict[str, Any] = {"exif": _camera_exif(opened)} if keep_metadata else {**_UNSAID}
         ImageOps.exif_transpose(opened, in_place=True)  # a copy of the largest pictures takes half a gigabyte
-    picture = _eight_bits(opened)
+    picture = eight_bits(opened)
     if picture.width * picture.height > most_pixels:
         picture = picture.resize(_fit(picture.size, most_pixels), Image.Resampling.LANCZOS)
     profile = picture.info.pop("icc_profile", None)
     if profile:  # models see the numbers of pixels, and not the colours that a profile says they are
-        picture = _in_srgb(picture, profile)
+        picture = in_srgb(picture, profile)
     return _encode(picture, kind, most_bytes, kept)
 
 
@@ -136,22 +136,22 @@ def _fit(size: tuple[int, int], most_pixels: float) -> tuple[int, int]:
     return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def eight_bits(picture: Image.Image) -> Image.Image:
     """Return the picture as L, RGB or RGBA; one of grays or inks that has a profile in the colours of screens."""
     if picture.mode == "L" and "transparency" in picture.info:
         picture = picture.convert("LA")
     match picture.mode:
         case "L" | "LA" | "CMYK" if profile := picture.info.pop("icc_profile", None):  # it fits no picture of RGB
-            return _in_srgb(picture, profile)
+            return in_srgb(picture, profile)
         case "L" | "RGB" | "RGBA":
             return picture.convert("RGBA") if "transparency" in picture.info else picture
         case "1":
-            return _eight_bits(picture.convert("L"))
+            return eight_bits(picture.convert("L"))
         case "P" | "PA" | "LA" | "La" | "RGBa":
             is_opaque = picture.mode == "P" and "transparency" not in picture.info
             return picture.convert("RGB" if is_opaque else "RGBA")
         case mode if mode.startswith("I") or mode == "F":
-            return _eight_bits(_scaled(picture))
+            return eight_bits(_scaled(picture))
         case _:
             return picture.convert("RGB")
 
@@ -214,10 +214,10 @@ def rendition(
                 return (strip(data, mime) if is_stripped else data), mime
             upright = ImageOps.exif_transpose(source)
         kept: dict[str, Any] = {**_UNSAID} if is_stripped else _kept(upright, data)
-        picture = _eight_bits(upright)  # also because colours of a palette cannot be mixed
+        picture = eight_bits(upright)  # also because colours of a palette cannot be mixed
         kept["icc_profile"] = picture.info.get("icc_profile")
         if is_srgb and kept["icc_profile"]:
-            picture, kept["icc_profile"] = _in_srgb(picture, kept["icc_profile"]), None
+            picture, kept["icc_profile"] = in_srgb(picture, kept["icc_profile"]), None
         if not is_small and max_side is not None:
             picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
         encoded, record = _encoded(picture, wanted, quality, kept), None if is_stripped else extract(data)
@@ -237,10 +237,10 @@ def _kept(picture: Image.Image, data: bytes) -> dict[str, Any]:
     return {"exif": picture.getexif() or b"", "xmp": xmp}
 
 
-def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+def in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     """Return the picture in the colours of screens; with a profile that cannot be used as browsers show it."""
     if picture.mode == "LA":
-        seen = _in_srgb(picture.getchannel("L"), profile)
+        seen = in_srgb(picture.getchannel("L"), profile)
         seen.putalpha(picture.getchannel("A"))
         return seen
     if picture.mode not in ("RGB", "RGBA", "L", "CMYK"):

@@ -190,6 +190,8 @@ def shrunk(data: bytes, width: int, height: int) -> tuple[str, bytes]:
     """Decode, turn upright, shrink and encode. Raises CostlyError, and whatever decoders raise."""
     from PIL import ImageOps
 
+    from pipeline.imaging.convert import eight_bits, in_srgb
+
     if (reason := costly(data)) is not None:
         raise CostlyError(reason)
     with opened(data, _FORMATS) as image:
@@ -197,9 +199,11 @@ def shrunk(data: bytes, width: int, height: int) -> tuple[str, bytes]:
             raise CostlyError(f"a picture of more than {MAX_PIXELS:,} pixels")
         image.draft("RGB", (2 * width, 2 * height))  # JPEG only: decodes at a half, a quarter or an eighth
         ImageOps.exif_transpose(image, in_place=True)
-        image.thumbnail((width, height), reducing_gap=2.0)
-        has_alpha = "A" in image.getbands() or "transparency" in image.info
+        small = eight_bits(image)
+        small.thumbnail((width, height), reducing_gap=2.0)
+        if profile := small.info.get("icc_profile"):  # as browsers show the original
+            small = in_srgb(small, profile)
         buffer = io.BytesIO()
         # Quality and method: 28 ms and 15 kB for a photograph of 1344 x 768; method 4: 34 ms for the same size.
-        image.convert("RGBA" if has_alpha else "RGB").save(buffer, "WEBP", quality=80, method=2)
+        small.save(buffer, "WEBP", quality=80, method=2)
     return "image/webp", buffer.getvalue()

@@ -1,10 +1,11 @@
+import io
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from pipeline.imaging.thumbnails import Thumb, is_drawn, make_thumbs, thumb_name, thumb_of
+from pipeline.imaging.thumbnails import Thumb, is_drawn, make_thumbs, shrunk, thumb_name, thumb_of
 from tests.s3 import ENVIRON, Answer, scripted_server
 
 
@@ -32,6 +33,19 @@ def test_a_thumbnail_keeps_the_aspect_ratio_and_never_grows(tmp_path: Path, size
 def test_every_mode_of_png_has_a_thumbnail(tmp_path: Path, mode: str) -> None:
     source = written(tmp_path / "a.png", (64, 64), mode)
     assert make_thumbs(tmp_path / "thumbs", {name(1): Thumb(source=source)}) == {name(1)}
+    with Image.open(tmp_path / "thumbs" / name(1)) as image:
+        _, brightest = image.convert("L").getextrema()
+        assert (brightest > 200) is (mode != "I;16")  # of 65,535
+
+
+def test_a_thumbnail_has_the_colours_that_a_profile_means() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    crossed = profile.replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ").replace(b"....", b"bXYZ")
+    original = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(original, "PNG", icc_profile=crossed)
+    with Image.open(io.BytesIO(shrunk(original.getvalue(), 30, 30)[1])) as image:
+        red, _, blue = image.getpixel((5, 5))
+        assert blue > 240 > 20 > red
 
 
 def test_a_photograph_stands_upright(tmp_path: Path) -> None:
