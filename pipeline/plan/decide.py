@@ -153,7 +153,8 @@ def _unless_edited(task: Task, known: Known | None, files: FileView, rules: Rule
     """Return `verdict`, unless the image to be replaced, which may be that of an earlier request, was edited."""
     if known is None or known.artifact is None:
         return _unless_blocked(task, None, files, verdict)
-    is_edited = known.edit is Edit.EDITED or files.compare(known.artifact) is FileComparison.CHANGED
+    found = files.compare(known.artifact)
+    is_edited = found is FileComparison.CHANGED or (known.edit is Edit.EDITED and found is not FileComparison.MISSING)
     if is_edited and not rules.force:
         return _edited(known.artifact.path)
     return _unless_blocked(task, known.artifact.path, files, verdict)

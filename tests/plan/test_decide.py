@@ -170,6 +170,9 @@ def test_nothing_is_bought_that_an_edited_image_of_an_earlier_request_would_bloc
     edited = FakeFiles(FileComparison.CHANGED)
     assert decide(asked, made_before, edited, Rules()).state is TaskState.CONFLICT
     assert decide(asked, made_before, edited, Rules(force=True)).reason is not None
+    accepted = known(state, artifact=ARTIFACT, artifact_fingerprint="older", edit=Edit.EDITED)
+    assert decide(asked, accepted, FakeFiles(), Rules()).state is TaskState.CONFLICT
+    assert decide(asked, accepted, FakeFiles(FileComparison.MISSING), Rules()).reason is not None
 
 
 def test_nothing_is_bought_for_a_folder_that_takes_no_image() -> None:
