@@ -14,6 +14,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from contextvars import ContextVar
 from pathlib import Path
 
 import anyio
@@ -257,9 +258,30 @@ async def test_a_manifest_runs_and_its_events_are_heard(tmp_path: Path) -> None:
         "version: 1\nprovider: {kind: simulator, profile: quick}\njobs: {a: {items: {x: A mug, y: A cat}}}\n"
     )
     events: list[Event] = []
-    summary = await run_manifest(manifest, listen=events.append)
+    request_id = ContextVar[str]("request_id")
+    request_id.set("of the caller")
+
+    def hear(event: Event) -> None:
+        assert request_id.get() == "of the caller"
+        events.append(event)
+
+    summary = await run_manifest(manifest, listen=hear)
     assert (summary.exit, summary.images) == (Exit.OK, 2)
     assert len([event for event in events if isinstance(event, TaskEnded)]) == 2
+
+
+def test_a_loop_that_rests_between_images_ends_no_run(tmp_path: Path) -> None:
+    """Code without `async` steps through: `loop.run_until_complete(anext(images))`."""
+    images = generate(["A mug", "A cat", "A hat"], output_dir=tmp_path, budget_usd=1, provider="simulator")
+    with asyncio.Runner() as runner:
+        step = runner.get_loop().run_until_complete
+        step(anext(images))
+        for thread in threading.enumerate():
+            if thread.name.startswith("run"):
+                thread.join()
+        step(anext(images))
+        step(anext(images))
+        step(images.aclose())
 
 
 @pytest.mark.parametrize("ended", [ValueError, SystemExit], ids=["listener", "signal"])

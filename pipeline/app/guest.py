@@ -7,8 +7,10 @@ interrupted. Not part of `run`, which has one loop and one thread.
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext, suppress
+from contextvars import copy_context
 from typing import Final
 
 from pipeline.app.context import Setup
@@ -19,6 +21,7 @@ from pipeline.pools import Threads, whole_pool
 from pipeline.store.lock import StateLock
 
 LEFT: Final = "the caller stopped waiting"
+LEFT_S: Final = 300.0  # a loop that did not run for so long was left; one that is stepped through rests between images
 
 
 @asynccontextmanager
@@ -56,7 +59,8 @@ class _Guest:
     def __init__(self, listen: Listener) -> None:
         self.caller = asyncio.get_running_loop()
         self.error: Exception | None = None  # the listener's first
-        self._listen = listen
+        self._listen, self._context = listen, copy_context()
+        self._unheard_since: float | None = None
         self._loop = asyncio.new_event_loop()
         self._signals = Signals(drain_s=None)
 
@@ -73,12 +77,15 @@ class _Guest:
             self._loop.call_soon_threadsafe(self._signals.stop, Exit.INTERRUPTED, LEFT)
 
     def _tell(self, event: Event) -> None:
-        """Pass an event on. Raises RuntimeError, which ends the run: the caller's loop was left without closing it."""
-        if not self.caller.is_running():
+        """Pass an event on. Raises RuntimeError, which ends the run: the caller's loop was left or closed."""
+        now = time.monotonic()
+        self._unheard_since = self._unheard_since or now
+        if now - self._unheard_since > LEFT_S and not self.caller.is_running():
             raise RuntimeError("the caller's event loop has ended")
-        self.caller.call_soon_threadsafe(self._hear, event)
+        self.caller.call_soon_threadsafe(self._hear, event, context=self._context)
 
     def _hear(self, event: Event) -> None:
+        self._unheard_since = None
         try:
             self._listen(event)
         except Exception as error:  # raised by `running`, once what is in flight is saved

@@ -22,7 +22,8 @@ Json = Mapping[str, object]
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?")  # of any length: what is too long counts as the longest delay
 _STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|rs?|ays?)?(?![a-z])")
 _SENTENCE = re.compile(
-    r"(?:retry|again|available|resets?|wait)[\s_-]+(?:in|after|for)?[\s:=]*(?:about\s+|approximately\s+|around\s+|~\s*)?"
+    r"(?:available in|(?:retry|again|resets?|wait)[\s_-]+(?:in|after|for)?)[\s:=]*"
+    r"(?:about\s+|approximately\s+|around\s+|~\s*)?"
     r"((?:\d{1,12}(?:\.\d{1,12})?\s*(?:ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?)(?![a-z])"
     r"(?:[\s,]|and\b)*)+)",
     re.IGNORECASE,

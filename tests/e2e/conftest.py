@@ -191,6 +191,7 @@ class Served:
     base_url: str
     bill_file: Path
     simulator: Simulator
+    waits: list[float]  # of requests that have arrived, before their answers
 
     @property
     def bill(self) -> list[dict[str, Any]]:
@@ -229,9 +230,15 @@ class Servers:
 
     def start(self, profile: str = "picture: tiny\nlatency: 0s\n") -> Served:
         bill = self._folder / f"bill-{len(self._running)}.jsonl"
-        simulator = Simulator(parse(profile, "profile.yaml"), bill)
+        waits: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            await asyncio.sleep(seconds)
+
+        simulator = Simulator(parse(profile, "profile.yaml"), bill, sleep=sleep)
         asyncio.run_coroutine_threadsafe(simulator.__aenter__(), server_loop()).result(10)
-        served = Served(simulator.base_url, bill, simulator)
+        served = Served(simulator.base_url, bill, simulator, waits)
         self._running.append(served)
         return served
 

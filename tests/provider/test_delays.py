@@ -73,6 +73,7 @@ def test_h09_a_date_is_read_against_the_servers_own_clock():
         pytest.param([], "Retry in 1 hr, 2 mins and 3 secs.", 3723.0, id="H11-and"),
         pytest.param([], "Retry-After: 12s", 12.0, id="H11-header-in-text"),
         pytest.param([], "Request was throttled. Expected available in 55 seconds.", 55.0, id="H11-available"),
+        pytest.param([], "Your free trial is available for 30 days.", None, id="H10-available-for"),
         pytest.param([], "resets in ~ 90s", 90.0, id="H11-tilde"),
         pytest.param([], "Please wait 30 seconds before retrying", 30.0, id="H11-wait"),
         pytest.param([], "try again in 6m0s", 360.0, id="H11-again-minutes"),
