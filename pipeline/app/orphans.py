@@ -17,8 +17,9 @@ import hashlib
 import os
 from array import array
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,7 @@ from pipeline.manifest.location import folder_of
 from pipeline.model import Known, Task, TaskState
 from pipeline.plan.decide import as_formerly_read, changed_aspects
 from pipeline.plan.plan import PlanRow
+from pipeline.settings import FORMER_DEFAULTS
 from pipeline.store.reader import LedgerReader
 
 CANDIDATES: Final = 1000  # of one request; beyond, rows that ask for the same image are not distinguished
@@ -114,7 +116,7 @@ class Renames:
         if not self._has_images:
             return None
         readings = [each for each in (task, as_formerly_read(task)) if each is not None]
-        ids = [each for asked in readings for each in self._reader.made_for(asked)][:CANDIDATES]
+        ids = [each for asked in readings for each in self._made_for(asked)][:CANDIDATES]
         free = [each for each in ids if _short(each) not in self._given and self._is_orphan(each)]
         known = self._reader.known_among(free)
         alike = [known[each] for each in free if each in known and not changed_aspects(task, known[each])]
@@ -125,6 +127,19 @@ class Renames:
         )
         self._given.add(_short(chosen.id))
         return chosen
+
+    def _made_for(self, task: Task) -> Iterator[str]:
+        yield from self._reader.made_for(task)
+        if task.is_default_model:
+            digests = task.digests
+            yield from self._of_former_defaults.get((digests.prompt, digests.inputs, digests.params), ())
+
+    @cached_property
+    def _of_former_defaults(self) -> Mapping[tuple[str, str, str], list[str]]:
+        found = defaultdict[tuple[str, str, str], list[str]](list)
+        for task_id, prompt, inputs, params in self._reader.made_by(FORMER_DEFAULTS):
+            found[prompt, inputs, params].append(task_id)
+        return found
 
     def _is_orphan(self, task_id: str) -> bool:
         """Say whether the manifest has no such task. False for a job whose rows cannot all be read now."""

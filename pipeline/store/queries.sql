@@ -220,6 +220,10 @@ UNION ALL
 SELECT id FROM task WHERE pixels_digest = :pixels AND pixels_digest <> '' AND prompt_digest = :prompt
   AND params_digest = :params AND manifest = :manifest AND state = 'done' AND id <> :id AND made <> :fingerprint
 
+-- name: made_by_models
+SELECT id, prompt_digest, inputs_digest, params_digest FROM task
+WHERE manifest = :manifest AND state = 'done' AND model_digest IN (SELECT value FROM json_each(:models))
+
 -- name: has_images
 SELECT 1 FROM task WHERE manifest = :manifest AND path IS NOT NULL LIMIT 1
 

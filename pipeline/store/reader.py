@@ -140,6 +140,10 @@ class LedgerReader:
         found = self._rows("made_for", **digests, fingerprint=task.fingerprint, id=rows.text(task.id))
         return [str(row[0]) for row in found]
 
+    def made_by(self, models: Iterable[str]) -> Iterator[Columns]:
+        """Yield id, prompt, inputs and params (digests) of the tasks whose image was asked of one of these models."""
+        return self._rows("made_by_models", models=_list(models))
+
     @property
     def has_images(self) -> bool:
         """Say whether a task of this manifest has an image."""

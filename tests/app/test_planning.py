@@ -66,6 +66,8 @@ def test_images_of_a_retired_default_model_are_not_bought_again(imgpipe: Imgpipe
     path = imgpipe.made(jobs.replace("{items", "{model: gemini-2.5-flash-image, items"))
     imgpipe.manifest(jobs)
     assert imgpipe("plan", path, "--json").json["due"] == 0
+    imgpipe.manifest(jobs.replace("mugs", "cups"))
+    assert imgpipe("plan", path, "--json").json["reasons"] == {"renamed": 2}
     imgpipe.manifest(jobs.replace("{items", "{model: gemini-nano-banana-2.1, items"))
     assert imgpipe("plan", path, "--json").json["reasons"] == {"model changed": 2}  # a person wrote it
 
