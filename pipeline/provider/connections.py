@@ -44,9 +44,8 @@ PROBES: Final = (  # 5.5 minutes without an acknowledgement end a connection, la
     ("TCP_KEEPCNT", 10),
 )
 _HEAD_END: Final = b"\r\n\r\n"
-_LENGTH_AGAIN: Final = re.compile(
-    rb"(\r\ncontent-length:[ \t]*(\d+)(?=\r\n).{0,4096}?)\r\ncontent-length:[ \t]*\2(?=\r\n)", re.I | re.S
-)
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)(?:[ \t]*,[ \t]*\1)*[ \t]*(?=\r\n)", re.I)
+_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*\bchunked[ \t]*\r\n", re.I)
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one call either way
 
 
@@ -128,11 +127,10 @@ class Answers(ResponseHandler):
         """Parse what came, each head on its own.
 
         aiohttp drops a whole answer when it comes in one piece with bytes behind it that are no HTTP. With its head
-        parsed before, it is read to the length that it names. One that names the same length twice, as a server and
-        its front do, is dropped by it too; RFC 9110, 8.6 lets it count once (Karlson2k/libmicrohttpd#15).
+        parsed before, it is read to the length that it names.
         """
         while self._is_head_due and (end := data.find(_HEAD_END) + len(_HEAD_END)) >= len(_HEAD_END):
-            super().data_received(_LENGTH_AGAIN.sub(rb"\1", data[:end]))
+            super().data_received(_with_one_length(data[:end]))
             data = data[end:]
             if not data or self._exception is not None:
                 return
@@ -156,6 +154,18 @@ class Answers(ResponseHandler):
         super().connection_lost(exc)
         if payload is not None and broken is not None and payload.exception() is None and not payload.is_eof():
             payload.set_exception(aiohttp.ClientPayloadError(f"{broken}"))
+
+
+def _with_one_length(head: bytes) -> bytes:
+    """Return the head of an answer that names its length once: aiohttp drops the others, which servers and relays send.
+
+    The same length twice counts once (RFC 9110, 8.6; Karlson2k/libmicrohttpd#15), and none beside chunks (RFC 9112,
+    6.3; timoklimmer/powerproxy-aoai#53).
+    """
+    lengths, rest = set(_LENGTH.findall(head)), _LENGTH.sub(b"", head)
+    if _CHUNKED.search(head):
+        return rest
+    return rest[:-2] + b"Content-Length: %b\r\n\r\n" % lengths.pop() if len(lengths) == 1 else head
 
 
 def _left_over(transport: asyncio.BaseTransport | None) -> Iterator[bytes]:

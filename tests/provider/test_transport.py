@@ -481,11 +481,16 @@ async def test_a_short_body_is_found_by_its_json(liar, make_client, task, pieces
         pytest.param(
             b"HTTP/1.1 200 OK\r\nContent-Length: #\r\na: b\r\ncontent-length:#\r\n\r\n", id="same-length-twice"
         ),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: #, #\r\n\r\n", id="same-length-twice-in-one-line"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: #\r\nTransfer-Encoding: chunked\r\n\r\n", id="a-length-beside-chunks"
+        ),
     ],
 )
 async def test_odd_but_honest_answers_are_accepted(liar, make_client, task, pictures, answer_body, head):
     body = b"\xef\xbb\xbf" + answer_body(pictures.png())
-    liar.says(head.replace(b"#", b"%d" % len(body)), body)
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if b"chunked" in head else body
+    liar.says(head.replace(b"#", b"%d" % len(body)), sent)
     async with make_client(liar.url) as client:
         answer = client.read(await client.send(task), task)
     assert isinstance(answer, Answer)
