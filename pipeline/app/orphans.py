@@ -32,7 +32,6 @@ from pipeline.manifest.location import folder_of
 from pipeline.model import Known, Task, TaskState
 from pipeline.plan.decide import as_formerly_read, changed_aspects
 from pipeline.plan.plan import PlanRow
-from pipeline.settings import FORMER_DEFAULTS
 from pipeline.store.reader import LedgerReader
 
 CANDIDATES: Final = 1000  # of one request; beyond, rows that ask for the same image are not distinguished
@@ -63,7 +62,7 @@ class Orphans:
         for row in rows:
             job = row.task.job
             if len(self.asked) < NEAR:
-                self.asked.append((row.task.id, row.task.fingerprints))
+                self.asked.append((row.task.id, row.task.fingerprints + _with_former_defaults(row.task)))
             if row.known is not None:
                 self._left[row.known.id.partition("/")[0]] -= 1
             verdict = row.verdict
@@ -130,15 +129,14 @@ class Renames:
 
     def _made_for(self, task: Task) -> Iterator[str]:
         yield from self._reader.made_for(task)
-        if task.is_default_model:
-            digests = task.digests
-            yield from self._of_former_defaults.get((digests.prompt, digests.inputs, digests.params), ())
+        for other in _with_former_defaults(task):
+            yield from self._of_former_defaults.get(other, ())
 
     @cached_property
-    def _of_former_defaults(self) -> Mapping[tuple[str, str, str], list[str]]:
-        found = defaultdict[tuple[str, str, str], list[str]](list)
-        for task_id, prompt, inputs, params in self._reader.made_by(FORMER_DEFAULTS):
-            found[prompt, inputs, params].append(task_id)
+    def _of_former_defaults(self) -> Mapping[str, list[str]]:
+        found = defaultdict[str, list[str]](list)
+        for task_id, digests in self._reader.made_by_former_defaults():
+            found[digests].append(task_id)
         return found
 
     def _is_orphan(self, task_id: str) -> bool:
@@ -155,6 +153,12 @@ class Renames:
         orphans = Orphans(self._manifest, self._reader)
         present = array("Q", sorted(_short(row.task.id) for row in orphans.watch(self._rows())))
         return present, frozenset(orphans.unsure)
+
+
+def _with_former_defaults(task: Task) -> list[str]:
+    """Return what tells the images of a retired default model that this request takes: every other digest."""
+    digests = task.digests
+    return [digests.prompt + digests.inputs + digests.params] if task.is_default_model else []
 
 
 def _short(task_id: str) -> int:

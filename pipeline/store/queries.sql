@@ -221,7 +221,7 @@ SELECT id FROM task WHERE pixels_digest = :pixels AND pixels_digest <> '' AND pr
   AND params_digest = :params AND manifest = :manifest AND state = 'done' AND id <> :id AND made <> :fingerprint
 
 -- name: made_by_models
-SELECT id, prompt_digest, inputs_digest, params_digest FROM task
+SELECT id, prompt_digest || inputs_digest || params_digest FROM task
 WHERE manifest = :manifest AND state = 'done' AND model_digest IN (SELECT value FROM json_each(:models))
 
 -- name: has_images
@@ -447,9 +447,11 @@ WHERE name_key IN (SELECT value FROM json_each(:name_keys)) AND manifest <> :man
   AND output = coalesce(:output, (SELECT output FROM manifest WHERE manifest = :manifest)) ORDER BY task DESC
 
 -- name: twins
-SELECT manifest, count(*) FROM task JOIN json_each(:pairs) AS pair
-  ON task.id = pair.value ->> 0 AND task.fingerprint = pair.value ->> 1
-WHERE manifest <> :manifest GROUP BY manifest
+-- CROSS JOIN: by the index of manifests and ids; else it would read every pair once a task.
+SELECT manifest, count(*) FROM manifest CROSS JOIN json_each(:pairs) AS pair CROSS JOIN task USING (manifest)
+WHERE manifest <> :manifest AND task.id = pair.value ->> 0 AND pair.value ->> 1 IN (task.fingerprint,
+  CASE WHEN model_digest IN (SELECT value FROM json_each(:models)) THEN prompt_digest || inputs_digest || params_digest END)
+GROUP BY manifest
 
 -- name: made_by_path
 SELECT manifest, id, maker FROM task WHERE path = :path

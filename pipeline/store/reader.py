@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import msgspec
 
 from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState, is_object
-from pipeline.settings import day_of
+from pipeline.settings import FORMER_DEFAULTS, day_of
 from pipeline.store import ledger_file, rows
 from pipeline.store.ledger_file import damaged, from_us, query, to_us, translated
 from pipeline.store.rows import Columns, Cost, Hold, Maker, PastAttempt, RunSnapshot, Unknown
@@ -140,9 +140,9 @@ class LedgerReader:
         found = self._rows("made_for", **digests, fingerprint=task.fingerprint, id=rows.text(task.id))
         return [str(row[0]) for row in found]
 
-    def made_by(self, models: Iterable[str]) -> Iterator[Columns]:
-        """Yield id, prompt, inputs and params (digests) of the tasks whose image was asked of one of these models."""
-        return self._rows("made_by_models", models=_list(models))
+    def made_by_former_defaults(self) -> Iterator[Columns]:
+        """Yield the ids of tasks whose image is of a retired default model, and all other digests of each."""
+        return self._rows("made_by_models", models=_list(FORMER_DEFAULTS))
 
     @property
     def has_images(self) -> bool:
@@ -169,7 +169,7 @@ class LedgerReader:
         """Count, by other manifest, the tasks it has with one of these ids and one of its fingerprints."""
         found = [(rows.text(task_id), each) for task_id, fingerprints in asked for each in set(fingerprints)]
         pairs = msgspec.json.encode(found).decode()
-        return self._counts("twins", pairs=pairs)
+        return self._counts("twins", pairs=pairs, models=_list(FORMER_DEFAULTS))
 
     # --- images
 

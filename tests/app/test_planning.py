@@ -70,6 +70,8 @@ def test_images_of_a_retired_default_model_are_not_bought_again(imgpipe: Imgpipe
     assert imgpipe("plan", path, "--json").json["reasons"] == {"renamed": 2}
     imgpipe.manifest(jobs.replace("{items", "{model: gemini-nano-banana-2.1, items"))
     assert imgpipe("plan", path, "--json").json["reasons"] == {"model changed": 2}  # a person wrote it
+    imgpipe.manifest(jobs).rename(imgpipe.folder / "weekly.yaml")
+    assert "looks like 'shop', renamed" in imgpipe("plan", imgpipe.folder / "weekly.yaml").err
 
 
 @pytest.mark.parametrize(

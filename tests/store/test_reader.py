@@ -199,12 +199,25 @@ async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
         "claimed_elsewhere",
         "made_by_path",
         "made_by_sha256",
+        "twins",
         "unknowns",
     ],
 )
 async def test_lookups_walk_no_table(bench: Bench, name: str) -> None:
-    names = ("manifest", "id", "ids", "name_key", "name_keys", "output", "path", "sha256", "fingerprint")
-    values = dict.fromkeys(names, "x")
+    names = (
+        "manifest",
+        "id",
+        "ids",
+        "name_key",
+        "name_keys",
+        "output",
+        "path",
+        "sha256",
+        "fingerprint",
+        "pairs",
+        "models",
+    )
+    values = dict.fromkeys(names, "[]")
     with bench.reader() as reader:
         assert reader._connection is not None
         plan = reader._connection.execute(f"EXPLAIN QUERY PLAN {query(name)}", values).fetchall()
