@@ -40,6 +40,7 @@ GAP = 1.5  # no two taken starts were closer than so many times the gap that was
 FEW = 3  # starts taken since a window seemed to end: it did not
 
 CUT, MOST_CUT, WILD_CUT = 0.03, 0.12, 0.4  # of a refused rate; the most; the most after a guess
+LEAST_RATE = 1 / 120  # slower is hardly a limit: most was refused for lack of capacity, which ends
 EARLY = 0.5  # refused before this share of K: cut more
 STARTS, BUSY = 33.0, 14.0  # K for a rate, and for requests in flight
 FASTEST, CLIMB = 0.025, 0.2  # a rate grows by so much a start at most; and while a gap is being searched
@@ -239,6 +240,8 @@ class LimitSearch:
 
     def _growth_of_rate(self, rate: float, lost: float, *, is_long: bool = False) -> Growth:
         """Return how a rate grows after a backoff that cost so many starts."""
+        if rate < LEAST_RATE:
+            return Growth.guess(LEAST_RATE, CLIMB)
         starts = max(STARTS, PRICE * lost)
         if is_long or self._span_s:
             span_s = self._span_s or COUNTED_S

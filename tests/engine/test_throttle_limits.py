@@ -191,3 +191,18 @@ def semaphore_s(most: int, images: int, seed: int) -> float:
             now = heapq.heappop(ends)
         heapq.heappush(ends, now + die.uniform(2, 8) + 0.024)
     return max(ends)
+
+
+class Shortage(Stray):
+    """Capacity that others take, for an hour."""
+
+    def admit(self, t: float, in_flight: int) -> float | None:
+        return super().admit(t, in_flight) if t < 3600 else None
+
+
+@pytest.mark.parametrize("share", [0.8, 0.95])
+def test_hour_in_which_most_is_refused_by_chance_is_over_when_it_ends(share: float) -> None:
+    """A rate of one in hours was learned, where 1,800 an hour were allowed again (lbjlaq/Antigravity-Manager#853)."""
+    server = Server([Part(Shortage(share=share))], lambda _: 0.0, lambda _: 8.0)
+    out = rehearse(server, Limits(concurrency=4), seconds=7200)
+    assert sum(end > 3600 for end in out.ends) > 300
