@@ -38,6 +38,7 @@ def ensure_utf8() -> None:
 
 
 ROOM_MS: Final = 200  # that the reader of stderr has before a line is dropped
+TERMINAL_TAKES, PIPE_TAKES = 40, 600  # characters, of up to 6 bytes, that are written at once where there is any room
 STANDARD: Final = {"stdin": "r", "stdout": "w", "stderr": "w"}  # descriptors 0, 1, 2
 
 
@@ -48,13 +49,20 @@ class SilencedStream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         with suppress(OSError):
-            return super().write(text) if self._has_room() else len(text)
+            if self.patience_ms is None:
+                return super().write(text)
+            most = TERMINAL_TAKES if self.isatty() else PIPE_TAKES
+            for start in range(0, len(text), most):
+                if start > 0:
+                    super().flush()
+                if not self._has_room():
+                    break
+                super().write(text[start : start + most])
+            return len(text)
         mute(self)
         return len(text)
 
     def _has_room(self) -> bool:
-        if self.patience_ms is None:
-            return True
         poll = select.poll()
         poll.register(self, select.POLLOUT)
         has_room = bool(poll.poll(self.patience_ms))

@@ -251,7 +251,8 @@ def test_other_shells_are_told_what_a_verb_does(shell: str, word: str) -> None:
     assert "Show where an image comes from." in done.stdout
 
 
-def test_what_nobody_reads_of_stderr_is_dropped_during_a_run() -> None:
+@pytest.mark.parametrize("length", [100, 9000])
+def test_what_nobody_reads_of_stderr_is_dropped_during_a_run(length: int) -> None:
     """A full pipe would hold up a run with its signals: TERM and the second TERM were not heard."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
@@ -259,7 +260,7 @@ def test_what_nobody_reads_of_stderr_is_dropped_during_a_run() -> None:
     with os.fdopen(reader, "rb", buffering=0) as lines, SilencedStream(os.fdopen(writer, "wb")) as stream:
         stream.patience_ms = 1
         for number in range(50):
-            print(f"{number:0100}", file=stream, flush=True)
+            print(f"{number:0{length}}", file=stream, flush=True)
         assert lines.read(1 << 16).startswith(b"0" * 100)
         print("the reader is back", file=stream, flush=True)
         assert lines.read(1 << 16) == b"the reader is back\n"
