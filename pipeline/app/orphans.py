@@ -52,8 +52,10 @@ class Orphans:
     def __init__(self, manifest: Manifest, reader: LedgerReader) -> None:
         self._upstream = manifest.upstream
         self._patient = manifest.patient
+        self._stages = manifest.stages
         self._left = reader.jobs()  # before the stream begins: a run that goes on meanwhile adds no orphans
         self._unmade: set[str] = set()
+        self._has_renamed = False
         self.ended: list[Expansion] = []
         self.asked: Asked = []
 
@@ -69,6 +71,7 @@ class Orphans:
             is_made = verdict.reason is None and verdict.state is TaskState.DONE and not verdict.is_missing
             if not is_made or verdict.former:  # a renamed task has its image, and what follows from it, after a run
                 self._unmade.add(job)
+            self._has_renamed |= bool(verdict.former)
             yield row
 
     def counted(self) -> Counter[str]:
@@ -78,10 +81,11 @@ class Orphans:
 
     @property
     def unsure(self) -> set[str]:
-        """The jobs that may have rows which the stream could not see."""
+        """The jobs that may have rows which the stream could not see, also under another name of the job."""
         is_waiting = not self.ended or any(each.waiting for each in self.ended)
         unseen = set(self._patient if is_waiting else ()).union(*(each.incomplete for each in self.ended))
-        return unseen | set(behind(self._upstream, self._unmade | unseen))
+        unseen.update(behind(self._upstream, self._unmade | unseen))
+        return unseen | (self._left.keys() - set().union(*self._stages) if unseen and self._has_renamed else set())
 
 
 def behind(upstream: Mapping[str, str], jobs: Collection[str]) -> Iterator[str]:

@@ -99,10 +99,11 @@ def test_an_image_that_a_renamed_row_takes_over_stays(imgpipe: Imgpipe) -> None:
     assert [image.stem for image in imgpipe.images()] == ["crimson"]
 
 
-def test_images_that_follow_from_a_renamed_row_stay(imgpipe: Imgpipe) -> None:
+@pytest.mark.parametrize("job", ["night", "dusk"], ids=["", "and-job"])
+def test_images_that_follow_from_a_renamed_row_stay(imgpipe: Imgpipe, job: str) -> None:
     jobs = "{base: {items: {%s}}, night: {each: {job: base}, prompt: At night, images: ['{{ file.path }}']}}"
     path = imgpipe.made(jobs % "red: A red mug, blue: A blue mug")
-    imgpipe.manifest(jobs % "crimson: A red mug")
+    imgpipe.manifest((jobs % "crimson: A red mug").replace("night:", f"{job}:"))
     gone = imgpipe("prune", path, "--orphans", "--older", "0s", "-y", "--json").json["files"]
     assert [Path(each["path"]).stem for each in gone] == ["blue"]
     assert imgpipe("run", path, "--json").json["attempts"] == 0

@@ -1,6 +1,7 @@
 """The ledger for everybody who only looks."""
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -204,20 +205,7 @@ async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
     ],
 )
 async def test_lookups_walk_no_table(bench: Bench, name: str) -> None:
-    names = (
-        "manifest",
-        "id",
-        "ids",
-        "name_key",
-        "name_keys",
-        "output",
-        "path",
-        "sha256",
-        "fingerprint",
-        "pairs",
-        "models",
-    )
-    values = dict.fromkeys(names, "[]")
+    values = dict.fromkeys(re.findall(r":(\w+)", query(name)), "[]")
     with bench.reader() as reader:
         assert reader._connection is not None
         plan = reader._connection.execute(f"EXPLAIN QUERY PLAN {query(name)}", values).fetchall()
