@@ -74,7 +74,7 @@ _ACCOUNT_WORDS = _any(
     r"\b(?:account|project|organi[sz]ation|consumer|workspace)\b.{0,80}\b(?:terminated|closed|denied access)\b",
     r"\baccount\b.{0,80}\b(?:restricted|locked|not in good standing)\b|\bdisabled in this account",
     r"\bbilling\b.{0,20}\b(?:disabled|not (?:enabled|active))|\b(?:requires?|enable) billing",
-    r"\brequests to this api\b.{0,200}\bblocked|\bunregistered callers\b|\bkey limit exceeded\b",
+    r"\brequests to this api\b.{0,200}\bblocked|\bunregistered callers\b|\bkey limit exceeded\b.{0,30}\bmanage it\b",
     r"\b(?:user|subscription) (?:account )?(?:has|is|was) (?:been )?(?:banned|disabled|suspended|expired)\b",
     r"令牌.{0,10}(?:过期|禁用|不可用|无效)|无效的?令牌|密钥.{0,8}(?:无效|过期|失效|泄露)",
     r"(?:用户|账[号户]).{0,8}(?:封禁|停用|禁用|异常)",

@@ -42,6 +42,7 @@ TABLE = [
     ("H06-524", 524, PAGE, Fault.SILENCE, MAYBE),
     ("H07", 429, comet("当前分组上游负载已饱和，请稍后再试"), Fault.THROTTLED, NO),
     ("H07-relayed", 429, comet("Resource has been exhausted (e.g. check quota).", 429), Fault.THROTTLED, NO),
+    ("H07-per-key", 429, comet("API key limit exceeded: 60 requests per minute. Retry in 12s."), Fault.THROTTLED, NO),
     ("H11", 429, google(429, "RESOURCE_EXHAUSTED", "m", PER_MINUTE, RETRY), Fault.THROTTLED, NO),
     ("H12-per-day", 429, google(429, "RESOURCE_EXHAUSTED", "m", PER_DAY, RETRY), Fault.QUOTA, NO),
     ("H12-long-text", 429, comet("Your quota will reset after 18h31m10s."), Fault.QUOTA, NO),
