@@ -20,12 +20,12 @@ Headers = Sequence[tuple[str, str]]
 Json = Mapping[str, object]
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?")  # of any length: what is too long counts as the longest delay
-_STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|rs?|ays?)?(?![a-z])")
+_TIME = r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?)(?![a-z])"
+_STEP = re.compile(_TIME)
 _SENTENCE = re.compile(
     r"(?:available in|(?:retry|again|resets?|wait)[\s_-]+(?:in|after|for)?)[\s:=]*"
     r"(?:about\s+|approximately\s+|around\s+|~\s*)?"
-    r"((?:\d{1,12}(?:\.\d{1,12})?\s*(?:ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?)(?![a-z])"
-    r"(?:[\s,]|and\b)*)+)",
+    rf"((?:{_TIME}(?:[\s,]|and\b)*)+)",
     re.IGNORECASE,
 )
 
@@ -52,7 +52,7 @@ def server_time(headers: Headers, now: datetime) -> datetime:
 def parse_delay(text: str) -> float | None:
     """Read `36.7s`, `373.8ms`, `18h31m10s`, `2 minutes`; None when it is not a duration."""
     steps = [] if text.lstrip().startswith("-") else list(_STEP.finditer(text.lower()))
-    return sum(float(step[1]) * UNITS_S[step[2]] for step in steps) if steps else None
+    return sum(float(step[1]) * UNITS_S["ms" if step[2] == "ms" else step[2][0]] for step in steps) if steps else None
 
 
 def _retry_after(headers: Headers, present: datetime) -> Iterator[float | None]:

@@ -39,6 +39,7 @@ def after(value):
         pytest.param([after("abc"), after("7")], 7.0, id="H10-one-bad"),
         pytest.param([after("2m59.5s")], 179.5, id="H10-units"),
         pytest.param([after("-2m59s")], None, id="H10-units-negative"),
+        pytest.param([after("Thu, 31 Dec 2026 25:59:00 GMT")], None, id="H10-no-such-date"),
         pytest.param([after(f"{NOW.timestamp() + 40:.0f}")], 40.0, id="H10-unix-time"),
         pytest.param([after(f"{NOW.timestamp() - 40:.0f}")], None, id="H10-unix-time-past"),
         pytest.param([after("Sun, 22 Nov 2026 12:00:30 GMT")], 30.0, id="H09-own-clock"),
