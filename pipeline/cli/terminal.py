@@ -49,7 +49,7 @@ class SilencedStream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         with suppress(OSError):
-            if self.patience_ms is None:
+            if self.patience_ms is None or not text:  # click writes b"" and expects a TypeError of a text stream
                 return super().write(text)
             most = TERMINAL_TAKES if self.isatty() else PIPE_TAKES
             for start in range(0, len(text), most):
