@@ -141,18 +141,20 @@ def _chosen(
     What was delivered before (`former`, by task) is withdrawn where a person decided so: the task is not in the
     manifest or not selected, its image was unpicked, or is accepted as absent. It stays where nothing says so: the
     ledger or the marks are on another machine, an image is lost, was edited or replaced, or the task has no row (None)
-    as long as those of its job cannot all be read.
+    as long as those of its job cannot all be read, or as its row has fewer variants than when it was picked.
     """
     marks, from_picked = dict(marks_of(setup.manifest)), recipe.keys.source == "picked"
     unpicked = {task_id for task_id, mark in marks.items() if from_picked and mark.kind != "picked"}
     selection = Selection(select=recipe.keys.select or (), marks=marks)
     with reading(setup) as reader:
         files = file_view(setup.manifest.output_dir, reader)
-        orphans, unseen = Orphans(setup.manifest, reader), set(former)
+        orphans, unseen, standing = Orphans(setup.manifest, reader), set(former), set[str]()
+        varied = {_row_of_variant(task_id) for task_id in former}
 
         def rows() -> Iterator[PlanRow]:
             for row in orphans.watch(plan_rows(setup, reader, on_end=orphans.ended.append, files=files)):
                 unseen.difference_update((row.task.id, row.verdict.former))
+                standing.update(varied & {f"{row.task.job}/{row.task.row}"})
                 if row.verdict.former in marks:  # the next run gives it the new id
                     marks[row.task.id] = marks[row.verdict.former]
                 yield row
@@ -168,6 +170,14 @@ def _chosen(
     for task_id in sorted(unseen - unpicked):
         if task_id.partition("/")[0] in unsure:
             yield task_id, None, "the rows of its job cannot all be read now"
+        elif from_picked and _row_of_variant(task_id) in standing:
+            yield task_id, None, "its row has fewer variants now; raise `variants` again, or pick another one"
+
+
+def _row_of_variant(task_id: str) -> str:
+    """Return `job/row` of `job/row@variant`; empty: the id has no variant (`icons/home@2x`)."""
+    row, _, variant = task_id.rpartition("@")
+    return row if variant.isdecimal() else ""
 
 
 def _why_not(row: PlanRow, files: FileView, needed: Sequence[Mark | None]) -> str:

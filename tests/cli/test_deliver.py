@@ -182,6 +182,30 @@ def test_a_renamed_job_empties_no_shop_before_its_next_run(imgpipe: Imgpipe) -> 
     assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "unchanged"}
 
 
+def test_a_picked_variant_stays_delivered_when_there_are_fewer_variants(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS.replace("prompt:", "variants: 3, prompt:"), extra=SHOP)
+    mark(imgpipe, "picked", "studio/m@1", "studio/j@3")
+    imgpipe("export", path)
+    path.write_text(path.read_text().replace("variants: 3, ", ""))
+    imgpipe("run", path, "-q")
+    ended = imgpipe("export", path)
+    assert (ended.exit, happened(imgpipe)) == (3, {"sku_m.jpg": "unchanged", "sku_j.jpg": "left"})
+    assert "left: sku_j.jpg: its row has fewer variants now" in ended.err
+    mark(imgpipe, "picked", "studio/j")
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "replaced"}
+
+
+def test_a_row_with_an_at_sign_is_withdrawn_when_it_goes(imgpipe: Imgpipe) -> None:
+    name = SHOP.replace("sku_{{ matrix.thing.key }}", "{{ id }}")
+    path = imgpipe.made("{icons: {prompt: A house, checks: {blank: off}, items: {home: {}, home@2x: {}}}}", extra=name)
+    mark(imgpipe, "picked", "icons/home", "icons/home@2x")
+    imgpipe("export", path)
+    path.write_text(path.read_text().replace(", home@2x: {}", ""))
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"home.jpg": "unchanged", "home@2x.jpg": "withdrawn"}
+
+
 def edit(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"x")
 
