@@ -130,7 +130,7 @@ async def run_manifest(
     and waits for the images in flight; cancelled again, it leaves them unknown.
     """
     from pipeline.app import context
-    from pipeline.app.guest import running
+    from pipeline.app.run_in_thread import running
     from pipeline.plan.decide import Rules
 
     flags = replace(
@@ -200,7 +200,7 @@ async def generate(
     does not wait: a script breaks inside `async with contextlib.aclosing(generate(...)) as images:`. Of several calls
     for one folder, in any process, one works at a time: the others wait, for a minute, and raise TryLater.
     """
-    from pipeline.app.guest import running
+    from pipeline.app.run_in_thread import running
 
     given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
     job, budget = _job_of(given, prompt, key), _microusd(budget_usd)

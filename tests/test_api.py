@@ -275,13 +275,13 @@ def test_a_loop_that_rests_between_images_ends_no_run(tmp_path: Path) -> None:
     images = generate(["A mug", "A cat", "A hat"], output_dir=tmp_path, budget_usd=1, provider="simulator")
     with asyncio.Runner() as runner:
         step = runner.get_loop().run_until_complete
-        step(anext(images))
+        found = [step(anext(images))]
         for thread in threading.enumerate():
             if thread.name.startswith("run"):
                 thread.join()
-        step(anext(images))
-        step(anext(images))
+        found += [step(anext(images)), step(anext(images))]
         step(images.aclose())
+    assert {image.prompt for image in found} == {"A mug", "A cat", "A hat"}
 
 
 @pytest.mark.parametrize("ended", [ValueError, SystemExit], ids=["listener", "signal"])

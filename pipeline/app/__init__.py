@@ -14,7 +14,7 @@ run           `run`: lock, recovery, plan, consent, sending, summary; signals
 stages        the plan of each stage, changes that cost no request, `--pilot`
 sending       client, sender, throttle and engine around the due tasks
 workers       `--ray`: starts workers on a cluster, and checks that each can send
-guest         a run inside another program, for `pipeline.api`: a thread and an event loop of its own
+run_in_thread a run inside another program, for `pipeline.api`: a thread and an event loop of its own
 summary       counts and money of a run, and its exit code
 notify        webhook, ping and metrics file
 

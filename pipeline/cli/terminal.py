@@ -48,6 +48,7 @@ class SilencedStream(io.TextIOWrapper):
     patience_ms: int | None = None  # None: a line waits until it is read
 
     def write(self, text: str) -> int:
+        """Write text, with `patience_ms` only as much as there is room for. Raises TypeError for bytes."""
         with suppress(OSError):
             if self.patience_ms is None or not text:  # click writes b"" and expects a TypeError of a text stream
                 return super().write(text)

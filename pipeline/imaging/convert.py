@@ -29,7 +29,7 @@ _CAMERA_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298
 _BITS, _PLANES = 0x0102, 0x011C  # of a TIFF; Pillow 13 reads planes of 16 bits as planes of 8, another picture
 _SUBFILE, _DNG_VERSION = 0x00FE, 0xC612  # of a TIFF: bit 0 of the first says that it is a smaller copy of another one
 _CAMERA_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
-_UNSAID = {"comment": b""}  # Pillow writes that of the source into a JPEG, also one of a PNG or GIF
+_NO_COMMENT = {"comment": b""}  # Pillow writes that of the source into a JPEG, also one of a PNG or GIF
 
 
 class UnreadableError(Exception):
@@ -90,7 +90,7 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
         if opened.width * opened.height > most_pixels:
             opened.draft(opened.mode, _fit(opened.size, most_pixels))
         opened.load()
-        kept: dict[str, Any] = {"exif": _camera_exif(opened)} if keep_metadata else {**_UNSAID}
+        kept: dict[str, Any] = {"exif": _camera_exif(opened)} if keep_metadata else {**_NO_COMMENT}
         ImageOps.exif_transpose(opened, in_place=True)  # a copy of the largest pictures takes half a gigabyte
     picture = eight_bits(opened)
     if picture.width * picture.height > most_pixels:
@@ -213,7 +213,7 @@ def rendition(
             if wanted == made and is_small and is_as_asked:
                 return (strip(data, mime) if is_stripped else data), mime
             upright = ImageOps.exif_transpose(source)
-        kept: dict[str, Any] = {**_UNSAID} if is_stripped else _kept(upright, data)
+        kept: dict[str, Any] = {**_NO_COMMENT} if is_stripped else _kept(upright, data)
         picture = eight_bits(upright)  # also because colours of a palette cannot be mixed
         kept["icc_profile"] = picture.info.get("icc_profile")
         if is_srgb and kept["icc_profile"]:

@@ -35,12 +35,12 @@ class DecoderError(Exception):
 
 
 class DecoderDiedError(Exception):
-    """The process ended: `has_crashed`, `has_left` by itself (it is no Python), or a limit or the system ended it."""
+    """The process ended: `has_crashed`, `has_exited` by itself (it is no Python), or a limit or the system ended it."""
 
     def __init__(self, code: int | None) -> None:
         super().__init__(f"the decoder ended with {code}")
         self.has_crashed = code is not None and -code in _CRASHES
-        self.has_left = code is not None and code >= 0
+        self.has_exited = code is not None and code >= 0
 
 
 class Decoder:

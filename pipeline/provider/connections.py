@@ -144,7 +144,7 @@ class Answers(ResponseHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Take what TLS still has of an answer, then what aiohttp makes of the end.
 
-        Of chunks that it cannot parse aiohttp tells nobody who reads them.
+        An error among chunks that aiohttp cannot parse is set on the body: it leaves that waiting.
         """
         for piece in _left_over(self.transport):
             self.data_received(piece)
@@ -207,7 +207,7 @@ class Connections(aiohttp.TCPConnector):
             if protocol not in self._seen:
                 self._seen.add(protocol)
                 return connection
-            await asyncio.sleep(0)  # TLS tells of the end that it read behind a large answer in the next iteration
+            await asyncio.sleep(0)  # an end of TLS behind a large answer is reported in the next iteration
             is_open = protocol.is_connected() and not protocol.should_close
             if is_open and transport is not None and not _is_readable(transport):
                 return connection

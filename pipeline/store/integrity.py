@@ -158,7 +158,7 @@ def _check(
         cause = error.__cause__
         if isinstance(cause, OSError) and not isinstance(cause, BrokenPipeError):  # no fault of the image
             return f"the decoder cannot be started: {cause.strerror}"
-        if isinstance(error, DecoderDiedError) and error.has_left:  # in a program of PyInstaller, or inside uWSGI
+        if isinstance(error, DecoderDiedError) and error.has_exited:  # in a program of PyInstaller, or inside uWSGI
             return f"the decoder cannot be started with {sys.executable}"
         return UNDECODABLE
     except OSError as error:

@@ -32,9 +32,9 @@ async def running(
 
     Leaving before the run has ended is its first signal, being cancelled meanwhile the second.
     """
-    guest, anyio = _Guest(listen), sys.modules.get("anyio")
+    threaded, anyio = _ThreadedRun(listen), sys.modules.get("anyio")
     pool = whole_pool(1, "run")
-    done = guest.caller.run_in_executor(pool, guest.work, setup, lock)
+    done = threaded.caller.run_in_executor(pool, threaded.work, setup, lock)
     pool.shutdown(wait=False)
     cancelled: BaseException | None = None
     try:
@@ -43,24 +43,24 @@ async def running(
         # AnyIO (Starlette, FastAPI) cancels again and again until its scope is left, which is one cancellation
         with nullcontext() if anyio is None else anyio.CancelScope(shield=True):
             while not done.done():
-                guest.stop()
+                threaded.stop()
                 try:
                     await asyncio.wait({done})
                 except asyncio.CancelledError as again:
                     cancelled = again
         done.exception()  # looked at: whoever leaves early asks for no result
-        if error := cancelled or guest.error:
+        if error := cancelled or threaded.error:
             raise error
 
 
-class _Guest:
-    """The two loops: the caller's hears events, the run's is stopped."""
+class _ThreadedRun:
+    """A run in its own loop, and the loop of its caller, in which the listener is called."""
 
     def __init__(self, listen: Listener) -> None:
         self.caller = asyncio.get_running_loop()
         self.error: Exception | None = None  # the listener's first
         self._listen, self._context = listen, copy_context()
-        self._unheard_since: float | None = None
+        self._waiting_since: float | None = None
         self._loop = asyncio.new_event_loop()
         self._signals = Signals(drain_s=None)
 
@@ -68,7 +68,7 @@ class _Guest:
         """Run, in the thread."""
         self._loop.set_default_executor(Threads(thread_name_prefix="asyncio"))  # whose close waits for no name server
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            watch: Watcher = lambda _started, _gauge: nullcontext(self._tell)  # noqa: E731
+            watch: Watcher = lambda _started, _gauge: nullcontext(self._pass_on)  # noqa: E731
             return runner.run(run(setup, watch=watch, lock=lock, signals=self._signals))
 
     def stop(self) -> None:
@@ -76,16 +76,16 @@ class _Guest:
         with suppress(RuntimeError):  # the loop has just closed
             self._loop.call_soon_threadsafe(self._signals.stop, Exit.INTERRUPTED, LEFT)
 
-    def _tell(self, event: Event) -> None:
+    def _pass_on(self, event: Event) -> None:
         """Pass an event on. Raises RuntimeError, which ends the run: the caller's loop was left or closed."""
         now = time.monotonic()
-        self._unheard_since = self._unheard_since or now
-        if now - self._unheard_since > LEFT_S and not self.caller.is_running():
+        self._waiting_since = self._waiting_since or now
+        if now - self._waiting_since > LEFT_S and not self.caller.is_running():
             raise RuntimeError("the caller's event loop has ended")
-        self.caller.call_soon_threadsafe(self._hear, event, context=self._context)
+        self.caller.call_soon_threadsafe(self._listened, event, context=self._context)
 
-    def _hear(self, event: Event) -> None:
-        self._unheard_since = None
+    def _listened(self, event: Event) -> None:
+        self._waiting_since = None
         try:
             self._listen(event)
         except Exception as error:  # raised by `running`, once what is in flight is saved
