@@ -157,6 +157,8 @@ def _crc32(view: memoryview, start: int, end: int) -> int:
 def _png(data: bytes) -> Size:
     chunks = png_chunks(data)
     kind, start, end = next(chunks)
+    if kind == b"CgBI":  # https://theapplewiki.com/wiki/PNG_CgBI_Format
+        raise BrokenImageError("a PNG that Xcode has changed for an app (CgBI), which others cannot read")
     if kind != b"IHDR" or end - start != 13:
         raise BrokenImageError("a PNG without a header")
     kinds = {kind for kind, _, _ in chunks}  # walks every chunk

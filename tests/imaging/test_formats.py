@@ -54,6 +54,7 @@ def test_real_images_are_whole(pictures, kind, mode, options, mime):
         pytest.param(b"\0\0\0\x1cftypavif" + b"\0" * 30, "image/avif", id="H57-avif"),
         pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "octet-stream", id="H57-svg"),
         pytest.param(b"\x89PNG\r\n\x1a\n", "without IEND", id="H58-magic-only"),
+        pytest.param(b"\x89PNG\r\n\x1a\n\0\0\0\4CgBIP\0 \2+\xd5\xb3\x7f", "Xcode", id="png-of-an-app"),
         pytest.param(b"\xff\xd8\xff\xd9", "without pixels", id="H58-jpeg-empty"),
         pytest.param(b"\xff\xd8\xff\xe0\x00\x04ab!!\xff\xd9", "between its markers", id="H58-jpeg-junk"),
         pytest.param(b"RIFF\x0c\0\0\0WEBPVP8 \0\0\0\0", "without pixels", id="H58-webp-empty"),
